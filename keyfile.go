@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 )
 
 const (
@@ -42,7 +43,7 @@ func (e *KeyFileError) Unwrap() error { return e.Err }
 // owner may read, except on Windows, where modes say nothing. Failures are
 // [*KeyFileError]; a missing file is [fs.ErrNotExist].
 func LoadIdentity(path string) (*Identity, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a named pipe must not hold us up
 	if err != nil {
 		return nil, &KeyFileError{Path: path, Why: "cannot be opened: " + cause(err), Err: err}
 	}
@@ -60,7 +61,7 @@ func LoadIdentity(path string) (*Identity, error) {
 	}
 	key, err := parseKey(text)
 	if err != nil {
-		return nil, &KeyFileError{Path: path, Why: "holds no usable key", Fix: err.Error(), Err: err}
+		return nil, &KeyFileError{Path: path, Why: "holds no usable key: " + err.Error(), Err: err}
 	}
 	return newIdentity(key), nil
 }
@@ -98,7 +99,7 @@ func parseKey(text []byte) (ed25519.PrivateKey, error) {
 // LoadOrCreateIdentity reads the identity at path, or makes one there with
 // mode 0600 (and its folder with mode 0700) when there is none. The file
 // appears whole or not at all; of two processes that start at once both get
-// the same identity.
+// the same identity (where the file system knows hard links).
 func LoadOrCreateIdentity(path string) (id *Identity, created bool, err error) {
 	id, err = LoadIdentity(path)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -122,7 +123,7 @@ func LoadOrCreateIdentity(path string) (id *Identity, created bool, err error) {
 // save writes the key beside path first and then gives it its name, which
 // fails with fs.ErrExist where path is there already.
 func (id *Identity) save(path string) (err error) {
-	der, err := x509.MarshalPKCS8PrivateKey(id.key)
+	der, err := x509.MarshalPKCS8PrivateKey(id.key())
 	if err != nil {
 		return err
 	}
@@ -160,6 +161,10 @@ func cause(err error) string {
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
 		return pathErr.Err.Error()
+	}
+	var linkErr *os.LinkError
+	if errors.As(err, &linkErr) {
+		return linkErr.Err.Error()
 	}
 	return err.Error()
 }

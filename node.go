@@ -21,7 +21,7 @@ const (
 // sally://NODEID@host:port. It is comparable.
 type NodeURL struct {
 	ID   PeerID
-	Host string // a DNS name or an IP address without brackets
+	Host string // a DNS name, or an IP address in canonical form without brackets
 	Port uint16
 }
 
@@ -80,7 +80,7 @@ func splitHostPort(s string) (host string, port uint16, err error) {
 			return "", 0, errors.New("host and port: an IPv6 address needs brackets, as in [2001:db8::1]:3478")
 		}
 	}
-	if err := checkHost(host); err != nil {
+	if host, err = canonicalHost(host); err != nil {
 		return "", 0, err
 	}
 	if portText == "" {
@@ -95,18 +95,25 @@ func splitHostPort(s string) (host string, port uint16, err error) {
 
 const maxHostLen = 253 // RFC 1035 section 2.3.4, without the root's dot
 
-func checkHost(host string) error {
+// canonicalHost returns host as it is compared and printed: the shortest form
+// of an IP address, IPv4 unmapped, or a DNS name unchanged.
+func canonicalHost(host string) (string, error) {
 	if host == "" || len(host) > maxHostLen {
-		return fmt.Errorf("host has %d characters, want 1 to %d", len(host), maxHostLen)
+		return "", fmt.Errorf("host has %d characters, want 1 to %d", len(host), maxHostLen)
 	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return nil
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case err == nil && onlyHostCharacters(addr.Zone()):
+		return addr.Unmap().String(), nil
+	case err == nil || !onlyHostCharacters(host):
+		return "", fmt.Errorf("host %q is neither an IP address nor a DNS name", host)
 	}
-	for _, r := range host {
+	return host, nil
+}
+
+func onlyHostCharacters(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool {
 		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
-		if !letter && r != '-' && r != '.' && r != '_' {
-			return fmt.Errorf("host %q is neither an IP address nor a DNS name", host)
-		}
-	}
-	return nil
+		return !letter && r != '-' && r != '.' && r != '_'
+	})
 }

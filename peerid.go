@@ -32,14 +32,14 @@ func ParsePeerID(s string) (PeerID, error) {
 	switch {
 	case s == "":
 		return PeerID{}, errors.New("peer ID is empty")
-	case strings.HasPrefix(s, nodeScheme):
+	case hasPrefixFold(s, nodeScheme):
 		return PeerID{}, errors.New("this is a node URL, not a peer ID")
-	case strings.HasPrefix(s, ticketPrefix) && len(s) > peerIDTextLen:
+	case hasPrefixFold(s, ticketPrefix):
 		return PeerID{}, errors.New("this is a ticket, not a peer ID")
 	case len(s) != peerIDTextLen:
 		return PeerID{}, fmt.Errorf("peer ID has %d characters, want %d", len(s), peerIDTextLen)
 	}
-	raw, err := decodeText(s)
+	raw, err := decodeText(s, 0)
 	if err != nil {
 		return PeerID{}, fmt.Errorf("peer ID: %w", err)
 	}
@@ -47,7 +47,7 @@ func ParsePeerID(s string) (PeerID, error) {
 	if !bytes.Equal(raw[len(id):], id.checksum()) {
 		return PeerID{}, errors.New("peer ID: checksum does not fit, a character is mistyped or missing")
 	}
-	if _, err := id.sealingKey(); err != nil {
+	if err := id.validate(); err != nil {
 		return PeerID{}, fmt.Errorf("peer ID: %w", err)
 	}
 	return id, nil
@@ -86,15 +86,15 @@ func (id PeerID) checksum() []byte {
 	return sum[:checksumSize]
 }
 
-// decodeText reads lower- or upper-case base32 and names the character that
-// does not belong.
-func decodeText(s string) ([]byte, error) {
-	s = strings.ToLower(s)
-	for i, r := range s {
-		if (r < 'a' || r > 'z') && (r < '2' || r > '7') {
-			return nil, fmt.Errorf("character %q at position %d cannot occur (a-z and 2-7 do)", r, i+1)
+// decodeText reads lower- or upper-case base32 from s[start:] and names the
+// character that does not belong by its position in s.
+func decodeText(s string, start int) ([]byte, error) {
+	for i, r := range s[start:] {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '2' || r > '7') {
+			return nil, fmt.Errorf("character %q at position %d cannot occur (a-z and 2-7 do)", r, start+i+1)
 		}
 	}
+	s = strings.ToLower(s[start:])
 	raw, err := textEncoding.DecodeString(s)
 	if err != nil {
 		return nil, errors.New("length is not that of a whole number of bytes")
@@ -103,4 +103,8 @@ func decodeText(s string) ([]byte, error) {
 		return nil, errors.New("last character has bits that must be zero")
 	}
 	return raw, nil
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 )
 
 const (
@@ -27,8 +26,10 @@ const (
 //	peer (32) | n (1) | n × { node (32) | port (2) | len (1) | host (len) } | len (1) | invite (len) | checksum (4)
 //
 // with integers in network byte order. A host that is an IP address is stored
-// as its 4 or 16 bytes behind a len of 0x80 | 4 or 0x80 | 16. The checksum is
-// the head of SHA-256 over all that stands before it.
+// as its 4 bytes behind a len of 254 or its 16 bytes behind a len of 255. The
+// checksum is the head of SHA-256 over all that stands before it. There is one
+// text for a ticket, but for upper case, which is accepted (it makes a smaller
+// QR code).
 type Ticket struct {
 	Peer   PeerID
 	Nodes  []NodeURL // at most 8, the nearest first
@@ -38,14 +39,13 @@ type Ticket struct {
 // ParseTicket reads the text form of a ticket. A bare PeerID is no ticket: ask
 // [ParsePeerID] first where both are welcome.
 func ParseTicket(s string) (Ticket, error) {
-	body, ok := strings.CutPrefix(strings.ToLower(s), ticketPrefix)
-	if !ok {
+	if !hasPrefixFold(s, ticketPrefix) {
 		return Ticket{}, fmt.Errorf("ticket does not start with %q", ticketPrefix)
 	}
 	if len(s) > maxTicketTextSize {
 		return Ticket{}, fmt.Errorf("ticket has %d characters, more than %d", len(s), maxTicketTextSize)
 	}
-	raw, err := decodeText(body)
+	raw, err := decodeText(s, len(ticketPrefix))
 	if err != nil {
 		return Ticket{}, fmt.Errorf("ticket: %w", err)
 	}
@@ -68,9 +68,11 @@ func parseTicketPayload(b []byte) (Ticket, error) {
 		return Ticket{}, fmt.Errorf("ticket names %d nodes, more than %d", n, maxTicketNodes)
 	}
 	for range n {
-		t.Nodes = append(t.Nodes, NodeURL{ID: r.peerID(), Port: r.uint16(), Host: r.host()})
+		t.Nodes = append(t.Nodes, NodeURL{ID: r.peerID(), Port: r.port(), Host: r.host()})
 	}
-	t.Invite = bytes.Clone(r.take(int(r.uint8())))
+	if invite := r.take(int(r.uint8())); len(invite) > 0 {
+		t.Invite = bytes.Clone(invite)
+	}
 	switch {
 	case r.err != nil:
 		return Ticket{}, r.err
@@ -98,23 +100,26 @@ func (t Ticket) String() string {
 	return ticketPrefix + textEncoding.EncodeToString(append(b, sum[:ticketChecksum]...))
 }
 
-const (
-	hostIsIP    = 0x80
-	maxNameByte = 0x7f
+const ( // beside the lengths of names, 1 to maxHostLen
+	hostIsIPv4 = 254
+	hostIsIPv6 = 255
 )
 
-// appendHost writes a DNS name or the canonical bytes of an IP address. Names
-// longer than 127 bytes do not fit; such a node is written without a host and
-// is refused when the ticket is read.
+// appendHost writes a DNS name or the bytes of an IP address. A host that
+// [ParseNodeURL] refuses is written as no host, and then the reader refuses.
 func appendHost(b []byte, host string) []byte {
-	if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() == "" {
-		raw := addr.AsSlice()
-		return append(append(b, hostIsIP|byte(len(raw))), raw...)
+	host, err := canonicalHost(host)
+	if err != nil {
+		return append(b, 0)
 	}
-	if len(host) > maxNameByte {
-		host = ""
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case err != nil || addr.Zone() != "":
+		return append(append(b, byte(len(host))), host...)
+	case addr.Is4():
+		return append(append(b, hostIsIPv4), addr.AsSlice()...)
 	}
-	return append(append(b, byte(len(host))), host...)
+	return append(append(b, hostIsIPv6), addr.AsSlice()...)
 }
 
 // ticketReader takes fields off the front of b; the first failure sticks.
@@ -141,38 +146,42 @@ func (r *ticketReader) uint8() uint8 {
 	return 0
 }
 
-func (r *ticketReader) uint16() uint16 {
+func (r *ticketReader) port() (port uint16) {
 	if b := r.take(2); b != nil {
-		return binary.BigEndian.Uint16(b)
+		port = binary.BigEndian.Uint16(b)
 	}
-	return 0
+	if port == 0 && r.err == nil {
+		r.err = errors.New("ticket: node without a port")
+	}
+	return port
 }
 
 func (r *ticketReader) peerID() (id PeerID) {
 	if b := r.take(len(id)); b != nil {
 		id = PeerID(b)
 	}
-	if _, err := id.sealingKey(); err != nil && r.err == nil {
+	if err := id.validate(); err != nil && r.err == nil {
 		r.err = fmt.Errorf("ticket: peer ID: %w", err)
 	}
 	return id
 }
 
 func (r *ticketReader) host() string {
-	kind := r.uint8()
-	raw := r.take(int(kind &^ hostIsIP))
+	var host string
+	start := r.b
+	switch kind := r.uint8(); kind {
+	case hostIsIPv4, hostIsIPv6:
+		addr, _ := netip.AddrFromSlice(r.take(4 + 12*int(kind-hostIsIPv4)))
+		host = addr.String()
+	default:
+		host = string(r.take(int(kind)))
+	}
 	if r.err != nil {
 		return ""
 	}
-	if kind&hostIsIP != 0 {
-		addr, ok := netip.AddrFromSlice(raw)
-		if !ok {
-			r.err = fmt.Errorf("ticket: node address of %d bytes", len(raw))
-		}
-		return addr.String()
+	canonical := appendHost(nil, host)
+	if host == "" || !bytes.Equal(canonical, start[:min(len(start), len(canonical))]) {
+		r.err = fmt.Errorf("ticket: node's host %q is malformed or not in its shortest form", host)
 	}
-	if err := checkHost(string(raw)); err != nil {
-		r.err = fmt.Errorf("ticket: %w", err)
-	}
-	return string(raw)
+	return host
 }

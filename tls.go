@@ -1,7 +1,7 @@
 package sallyport
 
 import (
-	"bytes"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"time"
 )
@@ -72,9 +73,9 @@ func PeerIDFromTLS(cs tls.ConnectionState) (PeerID, error) {
 	if !ok || len(key) != ed25519.PublicKeySize {
 		return PeerID{}, errors.New("peer's certificate holds no Ed25519 key")
 	}
-	id := PeerID(bytes.Clone(key))
-	if _, err := id.sealingKey(); err != nil {
-		return PeerID{}, err
+	id := PeerID(key)
+	if err := id.validate(); err != nil {
+		return PeerID{}, fmt.Errorf("peer's certificate: %w", err)
 	}
 	return id, nil
 }
@@ -87,9 +88,19 @@ func (id *Identity) selfSigned() tls.Certificate {
 		NotBefore:    time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC),
 		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), // "no well-defined expiration date", RFC 5280 section 4.1.2.5
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, id.key.Public(), id.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, ed25519.PublicKey(id.id[:]), id.key())
 	if err != nil {
 		panic("sallyport: making a certificate: " + err.Error()) // only a broken template or key can
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: id.key}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: signer{id}}
+}
+
+// signer lends the key to package tls without showing it to whoever prints a
+// tls.Config.
+type signer struct{ id *Identity }
+
+func (s signer) Public() crypto.PublicKey { return ed25519.PublicKey(s.id.id[:]) }
+
+func (s signer) Sign(rand io.Reader, msg []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.id.key().Sign(rand, msg, opts)
 }
