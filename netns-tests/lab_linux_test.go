@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 )
 
@@ -175,4 +176,35 @@ func (l *lab) behind(router, inner *namespace, home bool) netip.Addr {
 	l.must(inner.address("wan0", netip.PrefixFrom(netip.AddrFrom4(inside), 24)))
 	l.must(inner.defaultVia(gateway))
 	return netip.AddrFrom4(inside)
+}
+
+// household makes two hosts behind one plain Linux router, on one LAN.
+func (l *lab) household(name string) (a, b *place) {
+	l.t.Helper()
+	l.hosts++
+	router := l.namespace(name + "-router")
+	outside := l.connect(router)
+	rules, err := newRuleset(router)
+	l.must(err)
+	masquerade(rules, natPlace{})
+	l.must(rules.commit())
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan0"}}
+	l.must(router.links.LinkAdd(bridge))
+	gateway := netip.AddrFrom4([4]byte{192, 168, 1, 1})
+	l.must(router.address("lan0", netip.PrefixFrom(gateway, 24)))
+	var hosts [2]*place
+	for i := range hosts {
+		host := &place{
+			namespace: l.namespace(fmt.Sprintf("%s-host%d", name, i)), number: l.hosts, kind: linuxKind(),
+			address: netip.AddrFrom4([4]byte{192, 168, 1, byte(100 + i)}),
+			public:  []netip.Addr{outside}, routers: []*namespace{router},
+		}
+		port := fmt.Sprintf("port%d", i)
+		l.must(join(router, port, host.namespace, "wan0"))
+		l.must(router.attach(port, bridge))
+		l.must(host.namespace.address("wan0", netip.PrefixFrom(host.address, 24)))
+		l.must(host.defaultVia(gateway))
+		hosts[i] = host
+	}
+	return hosts[0], hosts[1]
 }

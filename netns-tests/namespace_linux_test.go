@@ -178,3 +178,15 @@ func setTTL(conn *net.UDPConn, hops int) error {
 	})
 	return errors.Join(err, failed)
 }
+
+// attach makes a device a port of a bridge and raises it.
+func (ns *namespace) attach(device string, bridge netlink.Link) error {
+	link, err := ns.links.LinkByName(device)
+	if err == nil {
+		err = errors.Join(ns.links.LinkSetMaster(link, bridge), ns.links.LinkSetUp(link))
+	}
+	if err != nil {
+		return fmt.Errorf("attaching %s to %s in %s: %w", device, bridge.Attrs().Name, ns.name, err)
+	}
+	return nil
+}

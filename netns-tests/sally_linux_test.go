@@ -59,8 +59,8 @@ func (e event) kind() string {
 	return e.Path.Kind
 }
 
-// binary is built at most once a run.
-var binary struct {
+// built is made at most once a run.
+var built struct {
 	once   sync.Once
 	folder string
 	path   string
@@ -74,27 +74,27 @@ func sallyBinary(t testing.TB) string {
 	if _, err := os.Stat(source); err != nil {
 		t.Skipf("SKIPPED: there is no command to test: %v", err)
 	}
-	binary.once.Do(func() {
-		binary.folder, binary.err = os.MkdirTemp("", fmt.Sprintf("%s%d-", runPrefix, os.Getpid()))
-		if binary.err != nil {
+	built.once.Do(func() {
+		built.folder, built.err = os.MkdirTemp("", fmt.Sprintf("%s%d-", runPrefix, os.Getpid()))
+		if built.err != nil {
 			return
 		}
-		binary.path = filepath.Join(binary.folder, "sally")
-		build := exec.Command("go", "build", "-o", binary.path, source)
+		built.path = filepath.Join(built.folder, "sally")
+		build := exec.Command("go", "build", "-o", built.path, source)
 		if out, err := build.CombinedOutput(); err != nil {
-			binary.err = fmt.Errorf("go build %s: %w\n%s", source, err, out)
+			built.err = fmt.Errorf("go build %s: %w\n%s", source, err, out)
 		}
 	})
-	if binary.err != nil {
-		t.Fatal(binary.err)
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	return binary.path
+	return built.path
 }
 
 // removeBinary ends what sallyBinary began.
 func removeBinary() {
-	if binary.folder != "" {
-		_ = os.RemoveAll(binary.folder)
+	if built.folder != "" {
+		_ = os.RemoveAll(built.folder)
 	}
 }
 
@@ -344,4 +344,3 @@ func (r result) complaints() []string {
 	}
 	return lines
 }
-
