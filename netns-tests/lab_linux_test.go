@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 )
@@ -136,7 +137,7 @@ func (l *lab) site(name string, kind natKind) *place {
 	p.public = []netip.Addr{outside}
 	for i, layer := range kind.layers {
 		inside := l.behind(chain[i], chain[i+1], i+1 == len(kind.layers))
-		rules, err := newRuleset(chain[i])
+		rules, err := newRuleset(chain[i], nftables.TableFamilyIPv4)
 		l.must(err)
 		layer(rules, natPlace{outside: outside, inside: inside})
 		l.must(rules.commit())
@@ -184,7 +185,7 @@ func (l *lab) household(name string) (a, b *place) {
 	l.hosts++
 	router := l.namespace(name + "-router")
 	outside := l.connect(router)
-	rules, err := newRuleset(router)
+	rules, err := newRuleset(router, nftables.TableFamilyIPv4)
 	l.must(err)
 	masquerade(rules, natPlace{})
 	l.must(rules.commit())

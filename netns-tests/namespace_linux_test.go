@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // A namespace is one unnamed network namespace and the thread that lives in it.
@@ -95,12 +96,10 @@ func (ns *namespace) prepare() error {
 	}
 	return ns.do(func() error {
 		for key, value := range map[string]string{
-			"ipv4/ip_forward":                 "1",
-			"ipv4/conf/all/rp_filter":         "0",
-			"ipv4/conf/default/rp_filter":     "0",
-			"ipv6/conf/all/forwarding":        "1",
-			"ipv6/conf/default/accept_dad":    "0",
-			"ipv6/conf/default/dad_transmits": "0",
+			"ipv4/ip_forward":             "1",
+			"ipv4/conf/all/rp_filter":     "0",
+			"ipv4/conf/default/rp_filter": "0",
+			"ipv6/conf/all/forwarding":    "1",
 		} {
 			if err := os.WriteFile("/proc/sys/net/"+key, []byte(value), 0); err != nil {
 				return fmt.Errorf("setting %s: %w", key, err)
@@ -120,6 +119,9 @@ func (ns *namespace) address(device string, prefix netip.Prefix) error {
 		IP:   prefix.Addr().AsSlice(),
 		Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen()),
 	}}
+	if prefix.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD // usable at once
+	}
 	if err := ns.links.AddrAdd(link, addr); err != nil {
 		return fmt.Errorf("adding %s to %s of %s: %w", prefix, device, ns.name, err)
 	}
@@ -138,10 +140,21 @@ func (ns *namespace) defaultVia(gateway netip.Addr) error {
 	return nil
 }
 
+// routeVia sends what is for prefix to gateway.
+func (ns *namespace) routeVia(prefix netip.Prefix, gateway netip.Addr) error {
+	route := &netlink.Route{Gw: gateway.AsSlice(), Dst: &net.IPNet{
+		IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen()),
+	}}
+	if err := ns.links.RouteAdd(route); err != nil {
+		return fmt.Errorf("routing %s from %s to %s: %w", prefix, ns.name, gateway, err)
+	}
+	return nil
+}
+
 // listenUDP opens a UDP socket of this namespace.
 func (ns *namespace) listenUDP(at netip.AddrPort) (conn *net.UDPConn, err error) {
 	err = ns.do(func() error {
-		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 		return err
 	})
 	return conn, err
@@ -168,13 +181,22 @@ func join(a *namespace, deviceA string, b *namespace, deviceB string) error {
 
 // setTTL limits how many routers a socket's packets may cross.
 func setTTL(conn *net.UDPConn, hops int) error {
+	return setOption(conn, unix.IPPROTO_IP, unix.IP_TTL, hops)
+}
+
+// setSegment makes the kernel cut what is written into packets of that size.
+func setSegment(conn *net.UDPConn, size int) error {
+	return setOption(conn, unix.IPPROTO_UDP, unix.UDP_SEGMENT, size)
+}
+
+func setOption(conn *net.UDPConn, level, option, value int) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var failed error
 	err = raw.Control(func(fd uintptr) {
-		failed = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_TTL, hops)
+		failed = unix.SetsockoptInt(int(fd), level, option, value)
 	})
 	return errors.Join(err, failed)
 }

@@ -101,6 +101,11 @@ func cone(filter behaviour, flip uint16) natLayer {
 func symmetric(r *ruleset, _ natPlace) {
 	outward := r.chain("outward", natChain, postrouting, sourceNAT)
 	r.add(outward, leaving("wan0"), masqueraded(true))
+	stateful(r)
+}
+
+// stateful lets nothing in that conntrack did not see going out.
+func stateful(r *ruleset) {
 	for _, hook := range []hook{input, forward} {
 		c := r.chain(fmt.Sprintf("firewall-%d", *hook), filterChain, hook, filtering)
 		r.add(c, arriving("wan0"), newConnection(), drop())

@@ -42,13 +42,13 @@ var (
 	afterNAT        = nftables.ChainPrioritySELinuxLast
 )
 
-// newRuleset begins the table of a router.
-func newRuleset(ns *namespace) (*ruleset, error) {
+// newRuleset begins a router's table of one family.
+func newRuleset(ns *namespace, family nftables.TableFamily) (*ruleset, error) {
 	conn, err := nftables.New(nftables.WithNetNSFd(int(ns.handle)))
 	if err != nil {
 		return nil, fmt.Errorf("opening nfnetlink in %s: %w", ns.name, err)
 	}
-	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "sally"})
+	table := conn.AddTable(&nftables.Table{Family: family, Name: "sally"})
 	return &ruleset{conn: conn, table: table}, nil
 }
 

@@ -111,3 +111,22 @@ func TestWireThroughput(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// A burst that the kernel holds as one large segment (UDP_SEGMENT) crosses NAT
+// and wire and arrives as the packets it stands for.
+func TestWireCarriesSegments(t *testing.T) {
+	l := newLab(t)
+	server, client := l.server("server", 2), l.site("client", kindNamed("eim-apdf"))
+	p := newProber(t, server, client)
+	socket := p.inside()
+	const packets, size = 20, 1200
+	if err := setSegment(socket, size); err != nil {
+		t.Skipf("SKIPPED: this kernel has no UDP_SEGMENT: %v", err)
+	}
+	p.send(socket, endpoint(p.corners[0]), string(make([]byte, packets*size)))
+	for n := range packets {
+		if _, ok := p.receive(p.corners[0], string(make([]byte, size)), patience); !ok {
+			t.Fatalf("%d of %d segments arrived", n, packets)
+		}
+	}
+}
