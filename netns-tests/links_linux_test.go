@@ -65,13 +65,13 @@ func TestTransfer(t *testing.T) {
 		{"direct", m.lab.site("left-cone", cone), m.lab.site("right-cone", cone)},
 		{"relay", m.lab.site("left-apdm", symmetric), m.lab.site("right-apdm", symmetric)},
 	} {
-		t.Run(pair.kind+"/up", func(t *testing.T) { m.transfer(t, pair.left, pair.right, true) })
-		t.Run(pair.kind+"/down", func(t *testing.T) { m.transfer(t, pair.left, pair.right, false) })
+		t.Run(pair.kind+"/up", func(t *testing.T) { m.transfer(t, pair.left, pair.right, pair.kind, true) })
+		t.Run(pair.kind+"/down", func(t *testing.T) { m.transfer(t, pair.left, pair.right, pair.kind, false) })
 	}
 }
 
 // transfer sends 20 MB from the dialer to the listener, or back, and compares digests.
-func (m *meeting) transfer(t *testing.T, left, right *place, up bool) {
+func (m *meeting) transfer(t *testing.T, left, right *place, kind string, up bool) {
 	listener := right.pipe(t, m.with(t, "listen", "--allow", "any")...)
 	peer := listener.want("ready").Peer
 	dialer := left.pipe(t, m.with(t, "dial", peer)...)
@@ -100,19 +100,29 @@ func (m *meeting) transfer(t *testing.T, left, right *place, up bool) {
 	if got := [sha256.Size]byte(digest.Sum(nil)); got != <-sent {
 		to.fatalf("what arrived is not what was sent\n%s", from.transcript())
 	}
-	t.Logf("%d bytes in %.1f s: %.0f Mbit/s; %s", size, took.Seconds(), size*8/took.Seconds()/1e6, paths(dialer))
+	wantPaths(t, dialer, kind)
+	t.Logf("%d bytes in %.1f s: %.0f Mbit/s", size, took.Seconds(), size*8/took.Seconds()/1e6)
 }
 
-// paths tells which kinds of path a command has reported so far.
-func paths(c *command) string {
-	var said []string
-	for line := range strings.Lines(c.transcript()) {
-		if strings.Contains(line, `"connected"`) || strings.Contains(line, `"path"`) {
-			_, object, _ := strings.Cut(line, "| ")
-			said = append(said, strings.TrimSpace(object))
+// wantPaths wants the last path a dialer reported to be of that kind, and none to
+// be direct where none can be.
+func wantPaths(t *testing.T, dialer *command, kind string) {
+	t.Helper()
+	var last *path
+	for len(dialer.events) > 0 {
+		e := <-dialer.events
+		if e.To != nil {
+			last = e.To
+		} else if e.Path != nil {
+			last = e.Path
+		}
+		if last != nil && kind == "relay" && last.Kind != "relay" {
+			dialer.fatalf("a path of kind %s where none can exist: %s", last.Kind, e.line)
 		}
 	}
-	return strings.Join(said, " ")
+	if last == nil || last.Kind != kind {
+		dialer.fatalf("the transfer ended on %+v, want a path of kind %s", last, kind)
+	}
 }
 
 // The times are printed, never asserted: 80 ms round trip between the peers and

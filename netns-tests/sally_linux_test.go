@@ -36,6 +36,7 @@ type event struct {
 	Node          string          `json:"node"`
 	Relay         json.RawMessage `json:"relay"`
 	Path          *path           `json:"path"`
+	To            *path           `json:"to"`
 	Why           string          `json:"why"`
 	ElapsedMillis float64         `json:"elapsed_ms"`
 	Sent          int             `json:"sent"`
@@ -67,9 +68,13 @@ var built struct {
 	err    error
 }
 
-// sallyBinary returns the path of the built command.
+// sallyBinary returns the path of the built command, or of the one that
+// SALLY_BINARY names, so that a release can be tested as it is shipped.
 func sallyBinary(t testing.TB) string {
 	t.Helper()
+	if given := os.Getenv("SALLY_BINARY"); given != "" {
+		return given
+	}
 	const source = "../cmd/sally"
 	if _, err := os.Stat(source); err != nil {
 		t.Skipf("SKIPPED: there is no command to test: %v", err)
