@@ -96,7 +96,7 @@ func decodeText(s string, start int) ([]byte, error) {
 	}
 	s = strings.ToLower(s[start:])
 	raw, err := textEncoding.DecodeString(s)
-	if err != nil {
+	if err != nil || textEncoding.EncodedLen(len(raw)) != len(s) {
 		return nil, errors.New("length is not that of a whole number of bytes")
 	}
 	if textEncoding.EncodeToString(raw) != s {
