@@ -1,0 +1,351 @@
+package holepunch
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Poll returns the packets to send now, and when to call again; a zero time means
+// not before something else happens. Idle, it costs one comparison.
+func (s *Session) Poll(now time.Time) ([]Outgoing, time.Time) {
+	if !s.dirty && (s.wake.IsZero() || now.Before(s.wake)) {
+		return nil, s.wake
+	}
+	s.tick(now)
+	s.prunePending(now)
+	for _, p := range s.due(now) {
+		if p.run.next.IsZero() || p.run.next.After(now) {
+			continue // an earlier step moved it
+		}
+		if p.ordinary() && !s.spend(now) {
+			continue // its turn comes in the next round
+		}
+		s.step(now, p)
+	}
+	out := s.out
+	s.out, s.dirty, s.wake = nil, false, s.deadline(now)
+	return out, s.wake
+}
+
+// due lists the paths whose time has come: those that waited longest first, and
+// among equals by rank.
+func (s *Session) due(now time.Time) []*path {
+	var due []*path
+	for _, p := range s.paths {
+		if !p.run.next.IsZero() && !p.run.next.After(now) {
+			due = append(due, p)
+		}
+	}
+	slices.SortStableFunc(due, func(a, b *path) int { return a.run.next.Compare(b.run.next) })
+	return due
+}
+
+// ordinary checks are counted against the round; what concerns a path that works or
+// that the peer was just heard on is not.
+func (p *path) ordinary() bool { return p.state != Heard && p.state != Confirmed }
+
+// spend takes one check out of the round's budget, if there is one left.
+func (s *Session) spend(now time.Time) bool {
+	if now.Sub(s.round.began) >= s.cfg.Pace {
+		s.round = round{began: now}
+	}
+	if s.round.sent >= maxRound {
+		return false
+	}
+	s.round.sent++
+	return true
+}
+
+// deadline is the earliest time at which step has something to do.
+func (s *Session) deadline(now time.Time) time.Time {
+	var next time.Time
+	for _, p := range s.paths {
+		at := p.run.next
+		if at.IsZero() {
+			continue
+		}
+		if !at.After(now) { // over budget: the next round
+			at = s.round.began.Add(s.cfg.Pace)
+		}
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
+
+// step does what is due on p: sends a check and sets the next time, or changes state.
+func (s *Session) step(now time.Time, p *path) {
+	switch p.state {
+	case Waiting:
+		s.setState(now, p, Checking, "")
+		s.check(now, p)
+	case Checking:
+		switch {
+		case now.Sub(p.run.started) >= s.cfg.Duration:
+			s.setState(now, p, Failed, unanswered(now, p))
+		case s.needless(now, p):
+			s.setState(now, p, Waiting, unanswered(now, p)+", then another path worked")
+		default:
+			s.check(now, p)
+		}
+	case Heard:
+		if now.Sub(p.run.started) >= consent {
+			s.setState(now, p, Failed, p.whyNot(now))
+			return
+		}
+		s.check(now, p)
+	case Confirmed:
+		s.keepalive(now, p)
+	case Failed:
+		s.recheck(now, p)
+	}
+}
+
+// setState is the only place where a state changes. It says what is due next.
+func (s *Session) setState(now time.Time, p *path, to State, why string) {
+	from := p.state
+	if from != to {
+		s.version++
+	}
+	p.state = to
+	if why != "" {
+		p.why = why
+	}
+	switch to {
+	case Waiting:
+		p.run = run{}
+	case Checking:
+		p.run = run{started: now, next: now}
+	case Heard:
+		p.heardAt = now
+		p.run = run{started: now, next: now}
+	case Confirmed:
+		s.enterConfirmed(now, p, from)
+	case Failed:
+		p.run = run{started: now}
+	}
+	if (from == Confirmed) != (to == Confirmed) {
+		s.reconsider(now)
+	} else if to == Failed {
+		s.planRecheck(now, p)
+	}
+}
+
+// enterConfirmed ends what was under way. The first keepalive comes early: it tells the peer
+// that we are confirmed, and the round trip is measured a second time.
+func (s *Session) enterConfirmed(now time.Time, p *path, from State) {
+	p.heardAt = time.Time{}
+	wait := s.cfg.Keepalive
+	if from != Confirmed {
+		p.confirmedAt = now
+		wait = min(wait, settle)
+	}
+	p.run = run{started: now}
+	if s.cfg.Keepalive > 0 {
+		p.run.next = now.Add(wait)
+	}
+}
+
+// check sends one check of a run and sets the time of the next.
+func (s *Session) check(now time.Time, p *path) {
+	s.ping(now, p)
+	p.run.next = now.Add(p.interval(now, s.cfg.Pace))
+	limit := s.cfg.Duration
+	if p.state == Heard {
+		limit = consent
+	}
+	if end := p.run.started.Add(limit); p.run.next.After(end) {
+		p.run.next = end
+	}
+}
+
+// interval is the time from this check to the next one of the same run: Pace during
+// fastPhase, then 50, 100, 200 ms … 1 s. Both sides must be knocking while the other's hole
+// is young, and a lost check must not cost more than a round.
+func (p *path) interval(now time.Time, pace time.Duration) time.Duration {
+	fast, first, most := now.Sub(p.run.started) < fastPhase, firstBackoff, maxBackoff
+	if p.rank == rankRare && p.state != Heard {
+		fast, first, most = p.run.tries < rareRounds, rareBackoff, rareMax
+	}
+	if fast {
+		return pace
+	}
+	p.run.backoff = min(max(2*p.run.backoff, first), most)
+	return p.run.backoff
+}
+
+// keepalive sends the periodic check of a path that works, retransmits it, and fails
+// the path when nothing comes back.
+func (s *Session) keepalive(now time.Time, p *path) {
+	switch {
+	case p.run.tries == 0 && s.wanted(p):
+		s.probe(now, p)
+	case p.run.tries == 0 && now.Sub(p.lastPing) < s.cfg.Keepalive: // the peer keeps it, without our help
+		p.run.next = now.Add(s.cfg.Keepalive)
+	case p.run.tries == 0:
+		s.setState(now, p, Waiting, "worked, not needed now")
+	case p.run.tries < probeTries:
+		s.probe(now, p)
+	default:
+		s.setState(now, p, Failed, fmt.Sprintf("worked, then no answer to %s sent to %v in %s; last heard %s ago",
+			plural(p.run.tries, "probe"), p.Remote, seconds(now.Sub(p.run.started)), seconds(now.Sub(p.lastHeard))))
+	}
+}
+
+// probe sends one probe and sets the time of its retransmission.
+func (s *Session) probe(now time.Time, p *path) {
+	if p.run.tries == 0 {
+		p.run = run{started: now, backoff: max(p.tally.rtt*6/5, minProbe)}
+	} else {
+		p.run.backoff = p.run.backoff * 3 / 2
+	}
+	s.ping(now, p)
+	p.run.next = now.Add(p.run.backoff)
+}
+
+// recheck is the slow cadence of a failed path that would be an improvement.
+func (s *Session) recheck(now time.Time, p *path) {
+	s.ping(now, p)
+	p.run.backoff = min(2*p.run.backoff, maxRecheck)
+	if s.improves(p) {
+		p.run.next = now.Add(max(p.run.backoff, firstRevive))
+	} else {
+		p.run.next = time.Time{}
+	}
+}
+
+// planRecheck starts or stops the slow cadence.
+func (s *Session) planRecheck(now time.Time, p *path) {
+	switch {
+	case !s.improves(p):
+		p.run.next = time.Time{}
+	case p.run.next.IsZero():
+		p.run.backoff = firstRecheck
+		if !p.confirmedAt.IsZero() {
+			p.run.backoff = firstRevive
+		}
+		p.run.next = now.Add(p.run.backoff)
+	}
+}
+
+// reconsider follows the coming or going of a path that works: failed ones are
+// rechecked if they are wanted now, and spares are tried when nothing works.
+func (s *Session) reconsider(now time.Time) {
+	working := s.confirmed(Relay) > 0
+	for _, p := range s.paths {
+		switch {
+		case p.state == Failed:
+			s.planRecheck(now, p)
+		case p.state == Waiting && !working && p.run.next.IsZero():
+			p.run.next = later(now, s.cfg.Start)
+		}
+	}
+}
+
+// improves reports whether it would help if the failed path p worked: it is of a kind that
+// we lack, and either something works meanwhile or p once did.
+func (s *Session) improves(p *path) bool {
+	if !s.hasBase(p.Base) {
+		return false
+	}
+	straight := s.confirmed(Direct)
+	relayed := s.confirmed(Relay) - straight
+	if straight+relayed == 0 {
+		return !p.confirmedAt.IsZero()
+	}
+	if p.kind == Relay {
+		return relayed == 0 && !p.confirmedAt.IsZero()
+	}
+	return straight == 0
+}
+
+// confirmed counts the paths that work and are of kind k or better.
+func (s *Session) confirmed(k PathKind) int {
+	n := 0
+	for _, p := range s.paths {
+		if p.state == Confirmed && p.kind <= k {
+			n++
+		}
+	}
+	return n
+}
+
+// needless reports whether p, unanswered so far, need not be checked on: one of its kind or
+// better works and had time to settle, or two relays, of which one may die.
+func (s *Session) needless(now time.Time, p *path) bool {
+	kind, need := p.kind, 1
+	if kind == Relay {
+		need = 2
+	}
+	for _, q := range s.paths {
+		if q.state == Confirmed && now.Sub(q.confirmedAt) >= settle && q.kind <= kind && (kind != Relay || q.kind == Relay) {
+			need--
+		}
+	}
+	return need <= 0
+}
+
+// wanted reports whether p is kept alive: the active path, and the two best of each
+// sort beside it, relayed and not.
+func (s *Session) wanted(p *path) bool {
+	if p.Path == s.active {
+		return true
+	}
+	better, relay := 0, p.kind == Relay
+	for _, q := range s.paths {
+		if q != p && q.state == Confirmed && (q.kind == Relay) == relay && s.ahead(q, p) {
+			better++
+		}
+	}
+	return better < 2
+}
+
+// ahead orders working paths: better kind, then shorter round trip, then rank.
+func (s *Session) ahead(a, b *path) bool {
+	if a.kind != b.kind {
+		return a.kind < b.kind
+	}
+	if a.tally.rtt != b.tally.rtt {
+		return a.tally.rtt < b.tally.rtt
+	}
+	return slices.Index(s.paths, a) < slices.Index(s.paths, b)
+}
+
+// ping seals a check of ours over p.
+func (s *Session) ping(now time.Time, p *path) {
+	txid := newTransaction()
+	if len(s.pending) < maxPending {
+		s.pending[txid] = pendingPing{p, now}
+	}
+	p.run.tries++
+	s.send(p, check{typ: ping, txid: txid})
+}
+
+// send seals c and queues it for Poll.
+func (s *Session) send(p *path, c check) {
+	s.counter++
+	c.counter = s.counter
+	if p.Base != 0 {
+		c.flags |= flagRelayed
+	}
+	if p.state == Confirmed {
+		c.flags |= flagConfirmed
+	}
+	p.tally.sent++
+	s.out = append(s.out, Outgoing{Path: p.Path, Bytes: s.keys.seal(make([]byte, 0, CheckSize), c)})
+}
+
+// prunePending forgets, once a second, pings whose pong is overdue.
+func (s *Session) prunePending(now time.Time) {
+	if now.Sub(s.pruned) < time.Second {
+		return
+	}
+	s.pruned = now
+	for txid, ping := range s.pending {
+		if now.Sub(ping.at) >= pendingFor {
+			delete(s.pending, txid)
+		}
+	}
+}
