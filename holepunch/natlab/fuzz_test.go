@@ -33,7 +33,7 @@ func FuzzNAT(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, cfg, ops []byte) {
-		if len(cfg) < 4 {
+		if len(cfg) < 4 || len(ops) > 1000 {
 			return
 		}
 		m := newModel(t, cfg)
