@@ -39,6 +39,14 @@ func TestVolunteerRelay(t *testing.T) {
 	t.Logf("by the volunteer: %s", pong.line)
 }
 
+// An uplink that loses one packet in twenty and delays each by up to 10 ms more.
+func TestLossyUplinks(t *testing.T) {
+	m := newMeeting(t, "")
+	m.lab.uplink.loss, m.lab.uplink.jitter = 0.05, 10*time.Millisecond
+	cone := kindNamed("eim-apdf")
+	t.Log(times(m.reachesDirectly(t, m.lab.site("left", cone), m.lab.site("right", cone))))
+}
+
 // Two hosts of one home see each other on the LAN.
 func TestSameHome(t *testing.T) {
 	m := newMeeting(t, "")

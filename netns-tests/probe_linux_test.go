@@ -1,7 +1,6 @@
 package netnstests
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -64,22 +63,28 @@ func (p *prober) send(from *net.UDPConn, to netip.AddrPort, text string) {
 	}
 }
 
-// receive returns the sender of the next packet, which must say text; ok is false
-// if nothing came in time.
-func (p *prober) receive(at *net.UDPConn, text string, wait time.Duration) (from netip.AddrPort, ok bool) {
+// next returns the next packet and its sender; ok is false if nothing came in time.
+func (p *prober) next(at *net.UDPConn, deadline time.Time) (text string, from netip.AddrPort, ok bool) {
 	p.t.Helper()
 	buffer := make([]byte, 2048)
-	_ = at.SetReadDeadline(time.Now().Add(wait))
-	for {
-		n, from, err := at.ReadFromUDPAddrPort(buffer)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return netip.AddrPort{}, false
-		}
-		if err != nil {
-			p.t.Fatalf("receiving at %v: %v", at.LocalAddr(), err)
-		}
-		if bytes.Equal(buffer[:n], []byte(text)) {
-			return netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), true
+	_ = at.SetReadDeadline(deadline)
+	n, from, err := at.ReadFromUDPAddrPort(buffer)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return "", netip.AddrPort{}, false
+	}
+	if err != nil {
+		p.t.Fatalf("receiving at %v: %v", at.LocalAddr(), err)
+	}
+	return string(buffer[:n]), netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), true
+}
+
+// receive waits for a packet that says text and returns its sender.
+func (p *prober) receive(at *net.UDPConn, text string, wait time.Duration) (netip.AddrPort, bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(wait); ; {
+		got, from, ok := p.next(at, deadline)
+		if !ok || got == text {
+			return from, ok
 		}
 	}
 }
@@ -189,27 +194,41 @@ func (p *prober) unmapped() bool {
 	p.t.Helper()
 	listening := p.inside()
 	mapped := p.inside()
-	offset := p.seen(mapped, 0).Port() ^ endpoint(mapped).Port()
+	seen := p.seen(mapped, 0)
+	offset := seen.Port() ^ endpoint(mapped).Port()
 	quiet := netip.AddrPortFrom(p.site.public[0], endpoint(listening).Port()^offset)
 	p.send(p.corners[0], quiet, "uninvited")
+	p.send(p.corners[0], seen, "invited")
+	if _, ok := p.receive(mapped, "invited", patience); !ok {
+		p.t.Fatal("not even the invited packet arrived")
+	}
 	_, ok := p.receive(listening, "uninvited", silence)
 	return ok
 }
 
 // routers counts the routers between the inside host and the internet by the
-// smallest time to live that brings a packet through.
+// smallest time to live that brings a packet through. A packet without that
+// limit follows each, so that nobody has to wait for what was dropped.
 func (p *prober) routers() int {
 	p.t.Helper()
-	const internet = 1
+	const internet, far = 1, 64
+	socket := p.inside()
 	for hops := range 8 {
-		socket := p.inside()
-		if err := setTTL(socket, hops+1); err != nil {
-			p.t.Fatalf("setting the time to live: %v", err)
+		for _, ttl := range []int{hops + 1, far} {
+			if err := setTTL(socket, ttl); err != nil {
+				p.t.Fatalf("setting the time to live: %v", err)
+			}
+			p.send(socket, endpoint(p.corners[0]), fmt.Sprint(ttl))
 		}
-		text := fmt.Sprintf("%d hops", hops)
-		p.send(socket, endpoint(p.corners[0]), text)
-		if _, ok := p.receive(p.corners[0], text, silence); ok {
-			return hops - internet
+		deadline := time.Now().Add(patience)
+		for text := ""; text != fmt.Sprint(far); {
+			var ok bool
+			if text, _, ok = p.next(p.corners[0], deadline); !ok {
+				p.t.Fatal("a packet with all the time to live did not arrive")
+			}
+			if text == fmt.Sprint(hops+1) {
+				return hops - internet
+			}
 		}
 	}
 	p.t.Fatal("no packet came through with eight hops")

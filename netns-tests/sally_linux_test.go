@@ -85,7 +85,7 @@ func sallyBinary(t testing.TB) string {
 			return
 		}
 		built.path = filepath.Join(built.folder, "sally")
-		build := exec.Command("go", "build", "-o", built.path, source)
+		build := exec.Command("go", "build", "-buildvcs=false", "-o", built.path, source)
 		if out, err := build.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("go build %s: %w\n%s", source, err, out)
 		}
