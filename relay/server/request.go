@@ -1,0 +1,70 @@
+package server
+
+import (
+	"net/netip"
+
+	"github.com/pion/stun/v4"
+
+	"github.com/sallyport-net/sallyport/internal/packet"
+)
+
+// Error codes this package sends itself (RFC 8656 §19, RFC 8489 §14.8).
+const (
+	codeForbidden      = int(stun.CodeForbidden)
+	codeMismatch       = int(stun.CodeAllocMismatch)
+	codeBadFamily      = int(stun.CodeAddrFamilyNotSupported)
+	codeWrongUser      = int(stun.CodeWrongCredentials)
+	codeBadTransport   = int(stun.CodeUnsupportedTransProto)
+	codeQuota          = int(stun.CodeAllocQuotaReached)
+	codeCapacity       = int(stun.CodeInsufficientCapacity)
+	maxAmplification   = 3  // bytes of answer per byte of an unauthenticated request
+	maxNonce           = 64 // ours have 24; a longer one cannot be ours and is costly to look at
+	responseClassBit   = 0x01
+	firstNonSTUNByte   = 0x04
+	lastChannelByte    = 0x7f
+	firstChannelByte   = 0x40
+	stunHeaderSize     = 20
+	maxDatagram        = 2048
+	channelDataHeadLen = packet.ChannelDataHeaderLen
+)
+
+// request is the STUN request that pion is working on; it lives from one ReadFrom of the
+// listening socket to the next, and only the goroutine between them touches it.
+type request struct {
+	src      netip.AddrPort
+	raw      []byte
+	typ      stun.MessageType
+	id       [stun.TransactionIDSize]byte
+	paid     bool                  // its answer was already granted by the limiter
+	key      stun.MessageIntegrity // set once it is authenticated
+	user     string
+	code     int   // the code its error response must have, where pion chooses another; 0: pion's
+	slot     *slot // counted, not yet owned by an allocation
+	answered bool
+}
+
+// inspect reads what the filter needs of a STUN message that [packet.ValidSTUN] passed.
+func inspect(b []byte, src netip.AddrPort) (r request, hasIntegrity bool, sane bool) {
+	m := stun.Message{Raw: b}
+	if m.Decode() != nil {
+		return request{}, false, false
+	}
+	nonce, _ := m.Get(stun.AttrNonce)
+	r = request{src: src, raw: b, typ: m.Type, id: m.TransactionID}
+	return r, m.Contains(stun.AttrMessageIntegrity), len(nonce) <= maxNonce && served(m.Type)
+}
+
+// served are the messages a TURN server takes over UDP (RFC 8656 §5).
+func served(t stun.MessageType) bool {
+	switch t.Class {
+	case stun.ClassIndication:
+		return t.Method == stun.MethodSend
+	case stun.ClassRequest:
+		switch t.Method {
+		case stun.MethodBinding, stun.MethodAllocate, stun.MethodRefresh,
+			stun.MethodCreatePermission, stun.MethodChannelBind:
+			return true
+		}
+	}
+	return false
+}
