@@ -1,0 +1,111 @@
+package peerconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sallyport-net/sallyport/holepunch"
+	"github.com/sallyport-net/sallyport/rendezvous"
+)
+
+// takeCall answers one incoming call, or refuses it, and stays with it until it
+// is of no more use.
+func (h *Host) takeCall(client *rendezvous.Client, call *rendezvous.Call) {
+	offer, reason, err := h.judge(call)
+	if err != nil {
+		h.log.Info("call refused", "peer", call.Peer().Short(), "err", err)
+		call.Refuse(reason)
+		return
+	}
+	if err := h.answerCall(client, call, offer); err != nil {
+		h.log.Info("call failed", "peer", call.Peer().Short(), "err", err)
+		call.Close()
+	}
+}
+
+// judge opens the offer and decides whether to take the call; otherwise it
+// returns what the caller is told, and why for ourselves.
+func (h *Host) judge(call *rendezvous.Call) (offer *holepunch.Offer, reason string, err error) {
+	dials := h.pending(call.Peer())
+	if len(dials) == 0 && (h.cfg.Allow == nil || !h.cfg.Allow(call.Peer())) {
+		return nil, "this peer is not on the list of those who may call", errors.New("not allowed")
+	}
+	offer, err = holepunch.OpenOffer(h.id, call.Peer(), call.Offer())
+	if err != nil {
+		return nil, "the offer cannot be read", err
+	}
+	if err := h.replays.Accept(offer); err != nil {
+		return nil, "the offer was used before", err
+	}
+	if len(dials) > 0 && h.PeerID().Compare(call.Peer()) < 0 && offer.Flags&flagCallable != 0 {
+		return nil, reasonCrossed, errors.New("our own dial crossed with it and goes first")
+	}
+	return offer, "", nil
+}
+
+// answerCall opens a route for the offer, has QUIC answer the first flight in
+// it, and sends the answer. Checks begin one signalling time later, when the
+// answer has arrived: both sides knock together, so that neither packet reaches a
+// NAT before that NAT's own side has sent, which some NATs would hold against the
+// connection (DESIGN.md, "Linux NATs without an input firewall").
+func (h *Host) answerCall(client *rendezvous.Client, call *rendezvous.Call, offer *holepunch.Offer) error {
+	reg, err := client.Ready(h.ctx)
+	if err != nil {
+		return err
+	}
+	signalTime := (offer.NodeRTT + reg.RTT) / 2
+	r, closeRoute, err := h.openRoute(offer.Caller, holepunch.SessionConfig{
+		Secret: offer.Secret,
+		Start:  time.Now().Add(min(signalTime, maxSignalTime) + flightSettle),
+	})
+	if err != nil {
+		return err
+	}
+	h.closeUnused(r, closeRoute)
+	s := &signalling{h: h, r: r, call: call, offer: offer, relay: h.relay.use(r)}
+	s.inject(offer.Flight...)
+	answer := &holepunch.Answer{
+		NodeRTT:    reg.RTT,
+		Candidates: append(s.relay.warm(), h.candidates()...),
+		Flight:     r.firstFlight(r.ctx),
+	}
+	sealed, err := holepunch.SealAnswer(h.id, offer, answer)
+	if err != nil {
+		closeRoute()
+		return err
+	}
+	if err := call.Send(append([]byte{msgAnswer}, sealed...)); err != nil {
+		closeRoute()
+		return fmt.Errorf("sending the answer: %w", err)
+	}
+	r.openNarrow(call, nodePath(reg))
+	s.learn(offer.Candidates)
+	s.start(client)
+	s.receive(r.ctx)
+	return nil
+}
+
+// maxSignalTime bounds what an offer can make us wait.
+const maxSignalTime = time.Second
+
+// closeUnused ends the route of a caller who never completed a handshake, and
+// of one whose link has ended.
+func (h *Host) closeUnused(r *route, closeRoute context.CancelFunc) {
+	h.tasks.Go(func() {
+		timer := time.NewTimer(h.cfg.dialTimeout())
+		defer timer.Stop()
+		select {
+		case <-r.linked:
+			select {
+			case <-r.link.Context().Done():
+				waitFor(h.ctx, nil, routeLinger)
+			case <-h.ctx.Done():
+			}
+		case <-timer.C:
+		case <-h.ctx.Done():
+		}
+		closeRoute()
+	})
+}

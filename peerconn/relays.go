@@ -1,0 +1,338 @@
+package peerconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sallyport-net/sallyport/holepunch"
+	"github.com/sallyport-net/sallyport/relay"
+	"github.com/sallyport-net/sallyport/rendezvous"
+)
+
+const (
+	maxRelays     = 2               // allocations that a route asks for
+	relayPatience = 5 * time.Second // for one relay to answer
+	relayIdle     = 5 * time.Minute // an allocation that no route uses is given back
+	// A callee whose caller brought a relay needs none of its own, unless nothing
+	// works for this long.
+	calleePatience = time.Second
+)
+
+// relays are the host's allocations, shared by its routes: a relay is only
+// another sending point.
+type relays struct {
+	h *Host
+
+	mu      sync.Mutex // guards what follows
+	allocs  []*allocation
+	inbound []relayInbound
+	taken   map[holepunch.Base]bool
+}
+
+// relayInbound takes what a relay sends to our socket.
+type relayInbound struct {
+	base   holepunch.Base
+	server netip.AddrPort
+	take   func(b []byte, from netip.AddrPort) bool
+}
+
+// allocation is a relayed address that routes of this host share.
+type allocation struct {
+	*relay.Allocation
+	base  holepunch.Base
+	name  string
+	users map[*relayUse]bool
+	idle  *time.Timer
+}
+
+// relayUse is one route's part in the relays.
+type relayUse struct {
+	relays *relays
+	r      *route
+
+	mu    sync.Mutex // guards tried
+	tried []Attempt
+}
+
+func newRelays(h *Host) *relays {
+	return &relays{h: h, taken: make(map[holepunch.Base]bool)}
+}
+
+// take offers a packet of the socket to whichever allocation it belongs to.
+func (m *relays) take(b []byte, from netip.AddrPort) bool {
+	m.mu.Lock()
+	inbound := m.inbound
+	m.mu.Unlock()
+	for _, in := range inbound {
+		if in.server == from && in.take(b, from) {
+			return true
+		}
+	}
+	return false
+}
+
+// use makes a route's part. It lasts as long as the route.
+func (m *relays) use(r *route) *relayUse {
+	u := &relayUse{relays: m, r: r}
+	r.mu.Lock()
+	r.relayUse = u
+	r.mu.Unlock()
+	context.AfterFunc(r.ctx, func() { m.release(u) })
+	return u
+}
+
+func (r *route) relays() *relayUse {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.relayUse
+}
+
+// warm adds the allocations that live already to the route, and returns them as
+// candidates.
+func (u *relayUse) warm() []holepunch.Candidate {
+	if u.relays.h.cfg.Policy == PolicyDirectOnly {
+		return nil
+	}
+	m := u.relays
+	m.mu.Lock()
+	allocs := slices.Clone(m.allocs)
+	m.mu.Unlock()
+	var cands []holepunch.Candidate
+	for _, a := range allocs {
+		if a.Err() == nil && m.join(a, u) {
+			cands = append(cands, a.candidate())
+		}
+	}
+	return cands
+}
+
+func (a *allocation) candidate() holepunch.Candidate {
+	return holepunch.Candidate{Kind: holepunch.Relayed, Addr: a.Relayed(), Via: a.name}
+}
+
+// join makes u a user of a; false if a is gone.
+func (m *relays) join(a *allocation, u *relayUse) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !slices.Contains(m.allocs, a) || u.r.ctx.Err() != nil {
+		return false
+	}
+	a.idle.Stop()
+	a.users[u] = true
+	families := holepunch.IPv4
+	if a.Relayed().Addr().Is6() {
+		families = holepunch.IPv6
+	}
+	u.r.addBase(a.base, a, holepunch.BaseInfo{Via: a.name, Families: families})
+	return true
+}
+
+func (m *relays) release(u *relayUse) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range m.allocs {
+		if a.users[u] {
+			delete(a.users, u)
+			if len(a.users) == 0 {
+				a.idle.Reset(relayIdle)
+			}
+		}
+	}
+}
+
+// allocate gets relayed addresses for the route and tells the peer of them.
+func (u *relayUse) allocate(ctx context.Context, client *rendezvous.Client, s *signalling) {
+	if !u.wanted(ctx, s) {
+		return
+	}
+	offered, err := client.Relays(ctx)
+	if err != nil {
+		u.failed("relays", fmt.Errorf("asking the node for relays: %w", err))
+		return
+	}
+	if len(offered) == 0 {
+		u.failed("relays", errors.New("the node offers none"))
+	}
+	next := make(chan rendezvous.Relay, len(offered))
+	for _, o := range offered {
+		next <- o
+	}
+	close(next)
+	var wg sync.WaitGroup
+	for range maxRelays {
+		wg.Go(func() {
+			for o := range next {
+				if u.allocateAt(ctx, o, s) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// wanted reports whether this side should get a relay of its own: the caller
+// always, the callee where the caller brings none or hides nothing works.
+func (u *relayUse) wanted(ctx context.Context, s *signalling) bool {
+	h := u.relays.h
+	u.relays.mu.Lock()
+	warm := len(u.relays.allocs) > 0
+	u.relays.mu.Unlock()
+	switch {
+	case h.cfg.Policy == PolicyDirectOnly || warm:
+		return false
+	case h.cfg.Policy == PolicyRelayOnly || s.offer.Caller == h.PeerID():
+		return true
+	}
+	waitFor(ctx, u.r.first, calleePatience)
+	select {
+	case <-u.r.first:
+		return false
+	default:
+		return ctx.Err() == nil
+	}
+}
+
+func (u *relayUse) allocateAt(ctx context.Context, o rendezvous.Relay, s *signalling) bool {
+	a, err := u.relays.allocate(ctx, o)
+	if err != nil {
+		u.failed("relay "+o.Name, err)
+		return false
+	}
+	if !u.relays.join(a, u) {
+		return false
+	}
+	if err := s.tell(a.candidate()); err != nil {
+		u.relays.h.log.Debug("telling the peer of a relay", "relay", a.name, "err", err)
+	}
+	return true
+}
+
+// allocate asks one relay, at the first of its addresses that answers.
+func (m *relays) allocate(ctx context.Context, o rendezvous.Relay) (*allocation, error) {
+	var failures []error
+	for _, server := range o.Addrs {
+		a, err := m.allocateAt(ctx, o, server)
+		if err == nil {
+			return a, nil
+		}
+		failures = append(failures, fmt.Errorf("%s: %w", server, err))
+	}
+	if len(failures) == 0 {
+		return nil, errors.New("it has no address")
+	}
+	return nil, errors.Join(failures...)
+}
+
+func (m *relays) allocateAt(ctx context.Context, o rendezvous.Relay, server netip.AddrPort) (*allocation, error) {
+	ctx, cancel := context.WithTimeout(ctx, relayPatience)
+	defer cancel()
+	base, ok := m.takeBase()
+	if !ok {
+		return nil, errors.New("this host has too many allocations")
+	}
+	alloc, err := relay.Allocate(ctx, relay.Config{
+		Server:   server,
+		Username: o.Username,
+		Password: o.Password,
+		Send:     m.h.sock.send,
+		Attach:   func(take func([]byte, netip.AddrPort) bool) { m.attach(base, server, take) },
+		Receive: func(b []byte, from netip.AddrPort) {
+			m.h.sock.deliver(holepunch.Path{Base: base, Remote: unmap(from)}, b)
+		},
+		Logger: m.h.cfg.Logger,
+	})
+	if err != nil {
+		m.detach(base)
+		return nil, err
+	}
+	a := &allocation{Allocation: alloc, base: base, name: o.Name, users: make(map[*relayUse]bool)}
+	a.idle = time.AfterFunc(relayIdle, func() { m.closeIdle(a) })
+	m.mu.Lock()
+	m.allocs = append(m.allocs, a)
+	m.mu.Unlock()
+	m.h.tasks.Go(func() { m.mourn(a) })
+	return a, nil
+}
+
+const maxAllocations = 8
+
+func (m *relays) takeBase() (holepunch.Base, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for b := holepunch.Base(1); b <= maxAllocations; b++ {
+		if !m.taken[b] {
+			m.taken[b] = true
+			return b, true
+		}
+	}
+	return 0, false
+}
+
+// attach routes what server sends to our socket to the allocation of a base.
+func (m *relays) attach(base holepunch.Base, server netip.AddrPort, take func([]byte, netip.AddrPort) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.inbound = append(slices.Clip(m.inbound), relayInbound{base, server, take})
+}
+
+func (m *relays) detach(base holepunch.Base) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.taken, base)
+	m.inbound = slices.DeleteFunc(slices.Clone(m.inbound), func(in relayInbound) bool { return in.base == base })
+}
+
+// mourn waits for the end of an allocation and takes it from all routes.
+func (m *relays) mourn(a *allocation) {
+	<-a.Done()
+	m.mu.Lock()
+	m.allocs = slices.DeleteFunc(m.allocs, func(o *allocation) bool { return o == a })
+	users := a.users
+	a.users = nil
+	a.idle.Stop()
+	m.mu.Unlock()
+	for u := range users {
+		u.r.removeBase(a.base, a.Err())
+	}
+	m.detach(a.base)
+}
+
+func (m *relays) closeIdle(a *allocation) {
+	m.mu.Lock()
+	idle := len(a.users) == 0
+	m.mu.Unlock()
+	if idle {
+		a.Close()
+	}
+}
+
+// close gives all allocations back.
+func (m *relays) close() {
+	m.mu.Lock()
+	allocs := slices.Clone(m.allocs)
+	m.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, a := range allocs {
+		wg.Go(func() { a.Close() })
+	}
+	wg.Wait()
+}
+
+func (u *relayUse) failed(what string, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.tried = append(u.tried, Attempt{What: what, Why: err.Error()})
+}
+
+// attempts returns what was tried in vain.
+func (u *relayUse) attempts() []Attempt {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.tried)
+}
