@@ -74,13 +74,14 @@ func (p *prober) ask(c net.PacketConn, i, j int) string {
 }
 
 // mapping is section 4.3: "Determining NAT Mapping Behavior".
-func (p *prober) mapping(c net.PacketConn) string {
+func (p *prober) mapping(h *natlab.Host) string {
+	c := listen(p.t, h, ":0")
 	first := p.ask(c, 0, 0)
 	switch {
 	case first == "":
 		return "blocked"
 	case p.ask(c, 2, 2) == first && p.ask(c, 3, 3) == first:
-		if netip.MustParseAddrPort(first).Addr() == c.(interface{ hostAddr() netip.Addr }).hostAddr() {
+		if netip.MustParseAddrPort(first).Addr() == h.Addr() {
 			return "none"
 		}
 		return "endpoint-independent"
@@ -90,8 +91,9 @@ func (p *prober) mapping(c net.PacketConn) string {
 	return "address-and-port-dependent"
 }
 
-// filtering is section 4.4: "Determining NAT Filtering Behavior". c must be fresh.
-func (p *prober) filtering(c net.PacketConn) string {
+// filtering is section 4.4: "Determining NAT Filtering Behavior".
+func (p *prober) filtering(h *natlab.Host) string {
+	c := listen(p.t, h, ":0")
 	switch {
 	case p.ask(c, 0, 3) != "":
 		return "endpoint-independent"
@@ -103,21 +105,13 @@ func (p *prober) filtering(c net.PacketConn) string {
 	return "blocked"
 }
 
-// siteConn is a socket that knows its host's address.
-type siteConn struct {
-	net.PacketConn
-	host *natlab.Host
-}
-
-func (c siteConn) hostAddr() netip.Addr { return c.host.Addr() }
-
 func listen(t *testing.T, h *natlab.Host, address string) net.PacketConn {
 	t.Helper()
 	c, err := h.ListenPacket("udp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return siteConn{c, h}
+	return c
 }
 
 func TestSitesSeenFromOutside(t *testing.T) {
@@ -151,10 +145,10 @@ func TestSitesSeenFromOutside(t *testing.T) {
 				}
 				p := newProber(t, in)
 				defer p.close()
-				if got := p.mapping(listen(t, site.Host, ":0")); got != c.mapping {
+				if got := p.mapping(site.Host); got != c.mapping {
 					t.Errorf("mapping %s, want %s", got, c.mapping)
 				}
-				if got := p.filtering(listen(t, site.Host, ":0")); got != c.filtering {
+				if got := p.filtering(site.Host); got != c.filtering {
 					t.Errorf("filtering %s, want %s", got, c.filtering)
 				}
 			})

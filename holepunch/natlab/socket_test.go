@@ -186,7 +186,7 @@ func TestReadFrom(t *testing.T) {
 		msg[0] = 'X' // the datagram is on its way, the buffer is the sender's again
 		time.Sleep(20 * time.Millisecond)
 		synctest.Wait()
-		if d := cb.(siteConn).PacketConn.(*natlab.Socket).Dropped(); d != 2 {
+		if d := cb.(*natlab.Socket).Dropped(); d != 2 {
 			t.Errorf("%d dropped, want 2 of 5 with room for 3", d)
 		}
 		buf := make([]byte, 2)
@@ -235,7 +235,7 @@ func TestWriteErrors(t *testing.T) {
 		mapped := &net.UDPAddr{IP: b.Addr().AsSlice(), Port: 9}
 		mapped.IP = mapped.IP.To16()
 		wantErr(t, to(v4sock, mapped, 1), nil, "a mapped address is IPv4")
-		w := c.(siteConn).PacketConn.(natlab.TTLWriter)
+		w := c.(natlab.TTLWriter)
 		for _, ttl := range []int{0, -1, 256} {
 			_, err = w.WriteToTTL([]byte("x"), dst, ttl)
 			wantErr(t, err, syscall.EINVAL, "TTL out of range")
