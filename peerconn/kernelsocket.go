@@ -14,12 +14,6 @@ type kernelSocket struct{ *socket }
 // SyscallConn lets QUIC set socket options.
 func (k *kernelSocket) SyscallConn() (syscall.RawConn, error) { return k.udp.SyscallConn() }
 
-// SetReadBuffer sets the kernel's receive buffer, in bytes.
-func (k *kernelSocket) SetReadBuffer(n int) error { return k.udp.SetReadBuffer(n) }
-
-// SetWriteBuffer sets the kernel's send buffer, in bytes.
-func (k *kernelSocket) SetWriteBuffer(n int) error { return k.udp.SetWriteBuffer(n) }
-
 // ReadMsgUDP is part of the interface QUIC looks for; QUIC reads by ReadBatch.
 func (k *kernelSocket) ReadMsgUDP(b, _ []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
 	n, from, err := k.ReadFrom(b)

@@ -275,6 +275,23 @@ func (s *socket) SetReadDeadline(t time.Time) error {
 	return s.pc.SetReadDeadline(t)
 }
 
+// SetReadBuffer sets the receive buffer of the socket underneath, where that
+// has one to set.
+func (s *socket) SetReadBuffer(n int) error {
+	if c, ok := s.pc.(interface{ SetReadBuffer(int) error }); ok {
+		return c.SetReadBuffer(n)
+	}
+	return nil
+}
+
+// SetWriteBuffer sets the send buffer in the same way.
+func (s *socket) SetWriteBuffer(n int) error {
+	if c, ok := s.pc.(interface{ SetWriteBuffer(int) error }); ok {
+		return c.SetWriteBuffer(n)
+	}
+	return nil
+}
+
 // SetDeadline is not used by QUIC.
 func (s *socket) SetDeadline(time.Time) error { return errors.ErrUnsupported }
 
