@@ -82,6 +82,8 @@ type Families uint8
 const (
 	IPv4 Families = 1 << iota
 	IPv6
+	// NoFamily is a set with nothing in it: a base that must not be used.
+	NoFamily
 )
 
 // Has reports whether packets to a can be sent.

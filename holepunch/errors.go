@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // The errors that callers branch on, with errors.Is.
@@ -52,4 +53,48 @@ type STUNError struct {
 
 func (e *STUNError) Error() string {
 	return fmt.Sprintf("holepunch: STUN server %v answered %d %q", e.Server, e.Code, e.Reason)
+}
+
+// A PathError says why one path does not work.
+type PathError struct{ PathStatus }
+
+func (e *PathError) Error() string {
+	kind := e.Kind.String()
+	if e.Via != "" {
+		kind += " via " + e.Via
+	}
+	return fmt.Sprintf("%s: %s", kind, e.FailWhy)
+}
+
+// A PunchError says that no path was opened: why it was given up, and every path
+// that was tried. The Session survives.
+type PunchError struct {
+	Cause error
+	Paths []*PathError
+}
+
+func newPunchError(cause error, paths []PathStatus) *PunchError {
+	e := &PunchError{Cause: cause}
+	for _, p := range paths {
+		e.Paths = append(e.Paths, &PathError{p})
+	}
+	return e
+}
+
+func (e *PunchError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "holepunch: no path: %v", e.Cause)
+	for _, p := range e.Paths {
+		b.WriteString("\n\t" + p.Error())
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause and then every *PathError.
+func (e *PunchError) Unwrap() []error {
+	out := []error{e.Cause}
+	for _, p := range e.Paths {
+		out = append(out, p)
+	}
+	return out
 }

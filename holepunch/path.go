@@ -209,6 +209,7 @@ type PathStatus struct {
 	State     State
 
 	RTT            time.Duration  // smoothed (RFC 6298), zero before the first pong
+	Confirmed      time.Time      // when it was entered last; zero: never
 	LastHeard      time.Time      // the last authentic check; zero: none
 	Observed       netip.AddrPort // where the peer sees our packets come from, as the last pong said
 	PeerConfirmed  bool           // the peer's checks over this path are answered too
@@ -221,7 +222,7 @@ type PathStatus struct {
 func (s *Session) status(now time.Time, p *path) PathStatus {
 	return PathStatus{
 		Path: p.Path, Kind: p.kind, Candidate: p.remote.kind, Via: s.via(p), State: p.state,
-		RTT: p.tally.rtt, LastHeard: p.lastHeard, Observed: p.tally.observed, PeerConfirmed: p.tally.peerConfirmed,
+		RTT: p.tally.rtt, Confirmed: p.confirmedAt, LastHeard: p.lastHeard, Observed: p.tally.observed, PeerConfirmed: p.tally.peerConfirmed,
 		Sent: p.tally.sent, Received: p.tally.received, FailWhy: p.whyNot(now),
 	}
 }

@@ -9,11 +9,22 @@ import (
 // Poll returns the packets to send now, and when to call again; a zero time means
 // not before something else happens. Idle, it costs one comparison.
 func (s *Session) Poll(now time.Time) ([]Outgoing, time.Time) {
+	s.now = later(s.now, now)
 	if !s.dirty && (s.wake.IsZero() || now.Before(s.wake)) {
 		return nil, s.wake
 	}
-	s.tick(now)
 	s.prunePending(now)
+	for s.stepDue(now) { // one path's failure may make another one due
+	}
+	out := s.out
+	s.out, s.dirty, s.wake = nil, false, s.deadline(now)
+	return out, s.wake
+}
+
+// stepDue steps the paths that are due, as far as the round allows, and reports whether
+// there was one.
+func (s *Session) stepDue(now time.Time) bool {
+	any := false
 	for _, p := range s.due(now) {
 		if p.run.next.IsZero() || p.run.next.After(now) {
 			continue // an earlier step moved it
@@ -22,10 +33,9 @@ func (s *Session) Poll(now time.Time) ([]Outgoing, time.Time) {
 			continue // its turn comes in the next round
 		}
 		s.step(now, p)
+		any = true
 	}
-	out := s.out
-	s.out, s.dirty, s.wake = nil, false, s.deadline(now)
-	return out, s.wake
+	return any
 }
 
 // due lists the paths whose time has come: those that waited longest first, and
