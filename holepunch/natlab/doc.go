@@ -45,6 +45,8 @@
 //   - Routers hold one IPv4 network; IPv6 is not routed. Packets carry no TTL and links have no MTU.
 //   - Jitter and ephemeral ports come from the unseeded global random source; jitter is slept off
 //     with the router's lock held, and each router has its own goroutine and one delay for all.
+//   - Its UDPConn reports a passed read deadline once and then blocks again, fails a read into a short
+//     buffer, and after Close returns an error that is not net.ErrClosed.
 //   - The NAT works on vnet's own chunks, reads the clock itself and keys its tables by formatted
 //     strings; it cannot be put on a TUN device.
 package natlab

@@ -174,7 +174,7 @@ func (h *Host) Interfaces() []*Interface {
 }
 
 // Move takes the host off all its networks and attaches it to n with new addresses, as a
-// telephone that leaves the Wi-Fi. c zero: as the host was configured, without fixed addresses.
+// telephone does that leaves the Wi-Fi. Until it is attached its writes fail with ENETUNREACH.
 func (h *Host) Move(n Network, c HostConfig) *Interface {
 	for _, i := range h.Interfaces() {
 		i.Detach()

@@ -1,9 +1,11 @@
 package natlab
 
 import (
+	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -21,8 +23,9 @@ type Config struct {
 	Hops int
 	// ReceiveQueue is the number of datagrams a socket holds for its reader; zero: 4096.
 	ReceiveQueue int
-	// Tap, if not nil, sees every packet. It is called with the lab's lock held: it must be
-	// quick and must not call anything of this package but methods of its argument.
+	// Tap, if not nil, sees every packet, in order. It is called from any goroutine, one at a time
+	// and with the lab's lock held: it must not call anything of this package but methods of its
+	// argument, and needs a lock of its own if the data it collects are read meanwhile.
 	Tap func(Event)
 }
 
@@ -161,6 +164,7 @@ type segment struct {
 	gateway *Router // nil: the public internet
 	hosts   map[netip.Addr]*Link
 	routes  map[netip.Prefix]*Link
+	lengths []int // of the prefixes in routes, longest first
 	plan    plan
 }
 
@@ -170,19 +174,34 @@ func newSegment(in *Internet, gateway *Router) *segment {
 
 func (s *segment) inside() *segment { return s }
 
+// route sends packets for p to the router on l.
+func (s *segment) route(p netip.Prefix, l *Link) {
+	if o := s.routes[p]; o != nil {
+		panic(fmt.Sprintf("natlab: %s: network %v is routed to %s", l.name, p, o.name))
+	}
+	s.routes[p] = l
+	if !slices.Contains(s.lengths, p.Bits()) {
+		s.lengths = append(s.lengths, p.Bits())
+		slices.Sort(s.lengths)
+		slices.Reverse(s.lengths)
+	}
+}
+
 // lookup finds the link on which dst is: an address of a node, or the longest routed prefix.
 func (s *segment) lookup(dst netip.Addr) *Link {
 	if l := s.hosts[dst]; l != nil {
 		return l
 	}
-	var best *Link
-	bits := -1
-	for p, l := range s.routes {
-		if p.Bits() > bits && p.Contains(dst) {
-			best, bits = l, p.Bits()
+	for _, bits := range s.lengths {
+		p, err := dst.Prefix(bits)
+		if err != nil {
+			continue // longer than an address of this family
+		}
+		if l := s.routes[p]; l != nil {
+			return l
 		}
 	}
-	return best
+	return nil
 }
 
 // forward carries on a packet that has arrived in the segment. fromGateway says that it came

@@ -68,7 +68,7 @@ func (r *Router) number(n uint32) {
 	}
 	r.net.plan.v4 = inside.Masked()
 	if r.cfg.NAT == nil {
-		outside.routes[inside.Masked()] = r.outer
+		outside.route(inside.Masked(), r.outer)
 	}
 	if r.cfg.IPv6 {
 		p, ok := outside.routed6(n)
@@ -76,7 +76,7 @@ func (r *Router) number(n uint32) {
 			panic(fmt.Sprintf("natlab: router %s: no IPv6 prefix left outside", r.name))
 		}
 		r.net.plan.v6 = p
-		outside.routes[p] = r.outer
+		outside.route(p, r.outer)
 	}
 }
 
