@@ -9,7 +9,7 @@ import (
 )
 
 // natModel is what an observer outside the engine may conclude: which inside endpoint an external
-// endpoint belongs to for a remote, until when at least.
+// endpoint belongs to for a remote, and until when at least.
 type natModel struct {
 	t    *testing.T
 	nat  *NAT
@@ -29,7 +29,10 @@ func FuzzNAT(f *testing.F) {
 	ops := []byte{0, 1, 1, 1, 1, 1, 2, 2, 2, 1, 3, 3, 0x80, 2, 2, 2, 1, 7, 7, 7, 0xff, 2, 3, 4, 0, 9, 9, 9}
 	for mapping := range byte(3) {
 		for alloc := range byte(6) {
-			f.Add([]byte{mapping, (mapping + alloc) % 3, alloc, alloc * 31}, ops)
+			for _, flags := range []byte{0, 1 | 8, 1 | 4 | 16, 32} {
+				f.Add([]byte{mapping, (mapping + alloc) % 3, alloc, flags}, ops)
+			}
+			f.Add([]byte{mapping, 0, alloc, 1 | 2 | 8}, ops) // stealing
 		}
 	}
 	f.Fuzz(func(t *testing.T, cfg, ops []byte) {

@@ -117,6 +117,10 @@ func TestDoubleNATAndHairpin(t *testing.T) {
 		if from, ok := say(t, cy, cx, ex); !ok || from != ey {
 			t.Errorf("hairpin at the carrier: from %v, %v; want %v", from, ok, ey)
 		}
+		events := r.take()
+		if last := events[len(events)-1]; last.Packet.TTL != natlab.DefaultTTL-3 {
+			t.Errorf("TTL %d, want %d: y's home, the carrier once, x's home", last.Packet.TTL, natlab.DefaultTTL-3)
+		}
 		say(t, cx, cy, netip.AddrPortFrom(x.Home.External()[0], 1))
 		r.want(t, "x-home: no hairpinning", "the home router does not")
 	})

@@ -32,6 +32,7 @@ func TestLatencyAndJitter(t *testing.T) {
 		if d := time.Since(start); d != 100*time.Millisecond {
 			t.Errorf("after the change: %v, want 100 ms", d)
 		}
+		b.Link().Set(link)
 		for i := range byte(100) { // jitter keeps the order
 			_, _ = cb.WriteTo([]byte{i}, udpAddr(a, ca))
 		}

@@ -172,7 +172,14 @@ func TestAllocation(t *testing.T) {
 }
 
 func TestBlocksAreDisjointAndReused(t *testing.T) {
-	c := natlab.NATConfig{Allocation: natlab.Block, BlockSize: 10, Ports: natlab.PortRange{Min: 1000, Max: 1029}, Mapping: apdm}
+	for seed := range uint64(10) {
+		testBlocks(t, seed)
+	}
+}
+
+func testBlocks(t *testing.T, seed uint64) {
+	t.Helper()
+	c := natlab.NATConfig{Seed: seed, Allocation: natlab.Block, BlockSize: 10, Ports: natlab.PortRange{Min: 1000, Max: 1029}, Mapping: apdm}
 	e := newEngine(t, c)
 	seen := map[int]string{}
 	for i := range 3 {
@@ -213,6 +220,12 @@ func TestLifetime(t *testing.T) {
 	for range 10 {
 		e.after(29 * time.Second)
 		e.in(remA1, ext, inside1, nil, "inbound refresh")
+	}
+	e = newEngine(t, natlab.NATConfig{Filtering: apdm, Lifetime: 30 * time.Second, InboundRefresh: true})
+	ext = e.out(inside1, remA1)
+	for range 10 {
+		e.after(29 * time.Second)
+		e.in(remA1, ext, inside1, nil, "inbound packets refresh the permission too")
 	}
 	e.after(30 * time.Second)
 	e.in(remA1, ext, inside1, natlab.ErrNoMapping, "idle")
