@@ -80,12 +80,14 @@ func (l *listener) accept(b []byte, from netip.AddrPort) bool {
 		stats.filtered.Add(1)
 		return false
 	}
-	if r.typ.Class == stun.ClassIndication {
-		if l.alloc(from) == nil {
-			stats.filtered.Add(1)
-			return false
-		}
-	} else if !hasIntegrity {
+	known := l.alloc(from) != nil
+	if r.typ.Class == stun.ClassIndication && !known {
+		stats.filtered.Add(1)
+		return false
+	}
+	// Whoever has no allocation yet pays for being listened to: checking a signature costs more
+	// than making up a wrong one.
+	if r.typ.Class == stun.ClassRequest && (!known || !hasIntegrity) {
 		if !l.server.limiter.allow(from.Addr()) {
 			stats.limited.Add(1)
 			return false

@@ -151,6 +151,10 @@ func (a *allocation) ReadFrom(b []byte) (int, net.Addr, error) {
 			return 0, nil, net.ErrClosed
 		}
 		failed = 0
+		if !a.listener.server.pacer.allow(n) {
+			a.listener.server.stats.paced.Add(1)
+			continue
+		}
 		from = a.listener.server.advertisedOf(from)
 		payload := a.buf[channelDataHeadLen : channelDataHeadLen+n]
 		if number, ok := a.channelTo(from); ok {
@@ -182,6 +186,10 @@ func (a *allocation) send(b []byte, peer netip.AddrPort) (int, error) {
 	if !s.policy.sends(peer, relayed) {
 		s.stats.denied.Add(1)
 		return len(b), nil // nobody is told: the peer was permitted by address alone
+	}
+	if !s.pacer.allow(len(b)) {
+		s.stats.paced.Add(1)
+		return len(b), nil
 	}
 	n, err := a.sock.write(b, to)
 	if err == nil {

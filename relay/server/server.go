@@ -53,7 +53,7 @@ type Config struct {
 	AllowPeers []netip.Prefix
 	// OwnAddrs are further addresses of ours that nothing is ever relayed to: an admin listener, say.
 	OwnAddrs []netip.AddrPort
-	// Quotas bound living allocations, Rates the answers to strangers.
+	// Quotas bound living allocations, Rates what happens in a second.
 	Quotas Quotas
 	Rates  Rates
 	// ListenPacket opens relayed sockets ("udp4" or "udp6", "IP:port"). Nil: net.ListenPacket.
@@ -87,6 +87,7 @@ type Server struct {
 	policy    *policy
 	ledger    ledger
 	limiter   *limiter
+	pacer     *pacer
 	stats     counters
 	listeners []*listener
 	pion      []*turn.Server
@@ -156,7 +157,7 @@ func (s *Server) configure(cfg Config) error {
 	s.ledger = ledger{
 		limits: cfg.Quotas.withDefaults(), byUser: make(map[string]int), byPrefix: make(map[netip.Prefix]int),
 	}
-	s.limiter = newLimiter(cfg.Rates)
+	s.limiter, s.pacer = newLimiter(cfg.Rates), newPacer(cfg.Rates.Relay)
 	for _, at := range cfg.Relay {
 		at, err := at.withDefaults()
 		if err != nil {

@@ -13,6 +13,7 @@ type Stats struct {
 	Denied       uint64 // permissions and packets refused by the deny list
 	Filtered     uint64 // datagrams dropped as malformed or not ours
 	Limited      uint64 // unauthenticated requests left without an answer
+	Paced        uint64 // payloads dropped because of Rates.Relay
 	PacketsUp    uint64 // relayed from clients to peers
 	BytesUp      uint64 // their payload
 	PacketsDown  uint64 // relayed from peers to clients
@@ -20,8 +21,8 @@ type Stats struct {
 }
 
 type counters struct {
-	allocated, refused, unauthorized, denied, filtered, limited atomic.Uint64
-	packetsUp, bytesUp, packetsDown, bytesDown                  atomic.Uint64
+	allocated, refused, unauthorized, denied, filtered, limited, paced atomic.Uint64
+	packetsUp, bytesUp, packetsDown, bytesDown                         atomic.Uint64
 }
 
 func (c *counters) relayedUp(n int) {
@@ -41,7 +42,7 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		Allocations: allocations, Users: users, Prefixes: prefixes,
 		Allocated: c.allocated.Load(), Refused: c.refused.Load(), Unauthorized: c.unauthorized.Load(),
-		Denied: c.denied.Load(), Filtered: c.filtered.Load(), Limited: c.limited.Load(),
+		Denied: c.denied.Load(), Filtered: c.filtered.Load(), Limited: c.limited.Load(), Paced: c.paced.Load(),
 		PacketsUp: c.packetsUp.Load(), BytesUp: c.bytesUp.Load(),
 		PacketsDown: c.packetsDown.Load(), BytesDown: c.bytesDown.Load(),
 	}
