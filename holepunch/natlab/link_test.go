@@ -133,3 +133,27 @@ func TestTTL(t *testing.T) {
 		}
 	})
 }
+
+// TestFastPacketOvertakesSlow: a packet due earlier than all others on their way is not late.
+func TestFastPacketOvertakesSlow(t *testing.T) {
+	bubble(t, natlab.Config{}, func(t *testing.T, in *natlab.Internet, a, b *natlab.Host) {
+		far := in.Host("far", natlab.HostConfig{Link: natlab.LinkConfig{Latency: time.Second}})
+		ca, cb, cf := listen(t, a, ":0"), listen(t, b, ":0"), listen(t, far, ":0")
+		_, _ = cf.WriteTo([]byte("slow"), udpAddr(a, ca))
+		start := time.Now()
+		if _, ok := say(t, ca, cb, at(b, cb)); !ok || time.Since(start) != 20*time.Millisecond {
+			t.Errorf("arrived: %v, after %v; want 20 ms", ok, time.Since(start))
+		}
+	})
+}
+
+// TestRenumberedUnderWay: a packet to an address that the host gives up meanwhile is lost.
+func TestRenumberedUnderWay(t *testing.T) {
+	var r tape
+	bubble(t, natlab.Config{Tap: r.record}, func(t *testing.T, _ *natlab.Internet, a, b *natlab.Host) {
+		ca, cb := listen(t, a, ":0"), listen(t, b, ":0")
+		time.AfterFunc(15*time.Millisecond, func() { b.Interfaces()[0].SetAddrs(netip.MustParsePrefix("20.9.9.9/24")) })
+		say(t, ca, cb, at(b, cb))
+		r.want(t, "b: no route", "the address went while the packet was on b's link")
+	})
+}
