@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/sallyport-net/sallyport"
 	"github.com/sallyport-net/sallyport/rendezvous/internal/wire"
 )
@@ -176,9 +178,21 @@ func (c *Client) wait(ctx context.Context, ready func(*session) bool) (*session,
 	}
 }
 
-// session returns the current session or waits for one.
-func (c *Client) session(ctx context.Context) (*session, error) {
-	return c.wait(ctx, func(*session) bool { return true })
+// open opens a stream on the current session, or on the next one where the
+// current one turns out to be lost.
+func (c *Client) open(ctx context.Context, b []byte) (*session, *quic.Stream, error) {
+	var lost *session
+	for {
+		s, err := c.wait(ctx, func(s *session) bool { return s != lost })
+		if err != nil {
+			return nil, nil, err
+		}
+		stream, err := s.open(b)
+		if err == nil || errors.Is(err, ErrLimited) {
+			return s, stream, err
+		}
+		lost = s
+	}
 }
 
 // Call opens a call to callee with an offer of 1 to [MaxMessage] bytes and
@@ -188,11 +202,7 @@ func (c *Client) Call(ctx context.Context, callee sallyport.PeerID, offer []byte
 	if len(offer) == 0 || len(offer) > MaxMessage {
 		return nil, fmt.Errorf("calling with an offer of %d bytes: %w", len(offer), ErrTooLarge)
 	}
-	s, err := c.session(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("calling: %w", err)
-	}
-	stream, err := s.open(wire.Call{Peer: callee, Offer: offer}.Append(nil))
+	s, stream, err := c.open(ctx, wire.Call{Peer: callee, Offer: offer}.Append(nil))
 	if err != nil {
 		return nil, fmt.Errorf("calling: %w", err)
 	}

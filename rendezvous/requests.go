@@ -21,7 +21,7 @@ const requestTimeout = 10 * time.Second
 func (c *Client) Present(ctx context.Context, ids ...sallyport.PeerID) ([]bool, error) {
 	var out []bool
 	for part := range slices.Chunk(ids, wire.MaxIDs) {
-		payload, err := c.request(ctx, wire.Present(part).Append(nil), wire.TypePresence)
+		_, payload, err := c.request(ctx, wire.Present(part).Append(nil), wire.TypePresence)
 		if err != nil {
 			return nil, fmt.Errorf("asking who is present: %w", err)
 		}
@@ -37,12 +37,8 @@ func (c *Client) Present(ctx context.Context, ids ...sallyport.PeerID) ([]bool, 
 // Relays asks the node for relays, with credentials minted for this peer that
 // last ten minutes. There may be none.
 func (c *Client) Relays(ctx context.Context) ([]Relay, error) {
-	s, err := c.session(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("asking for relays: %w", err)
-	}
 	asked := time.Now() // credentials began later: they end no earlier than we say
-	payload, err := s.request(ctx, wire.RelaysRequest{}.Append(nil), wire.TypeRelays)
+	s, payload, err := c.request(ctx, wire.RelaysRequest{}.Append(nil), wire.TypeRelays)
 	if err != nil {
 		return nil, fmt.Errorf("asking for relays: %w", err)
 	}
@@ -62,20 +58,17 @@ func (c *Client) Relays(ctx context.Context) ([]Relay, error) {
 	return out, nil
 }
 
-func (c *Client) request(ctx context.Context, b []byte, want wire.Type) ([]byte, error) {
-	s, err := c.session(ctx)
+// request sends one frame on a stream of its own and waits for one back.
+func (c *Client) request(ctx context.Context, b []byte, want wire.Type) (*session, []byte, error) {
+	s, stream, err := c.open(ctx, b)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return s.request(ctx, b, want)
+	payload, err := s.response(ctx, stream, want)
+	return s, payload, err
 }
 
-// request sends one frame on a stream of its own and waits for one back.
-func (s *session) request(ctx context.Context, b []byte, want wire.Type) ([]byte, error) {
-	stream, err := s.open(b)
-	if err != nil {
-		return nil, err
-	}
+func (s *session) response(ctx context.Context, stream *quic.Stream, want wire.Type) ([]byte, error) {
 	stream.Close()
 	defer stream.CancelRead(wire.CodeClosed)
 	stream.SetReadDeadline(time.Now().Add(requestTimeout))

@@ -124,19 +124,16 @@ func (s *session) open(b []byte) (*quic.Stream, error) {
 	return nil, s.failure(err)
 }
 
-// failure explains an error of a stream by the end of the connection, if that
-// is what it is.
+// failure says what an error of a stream means. Where the connection is lost,
+// streams may know it a little before the connection's context does.
 func (s *session) failure(err error) error {
-	select {
-	case <-s.conn.Context().Done():
-		cause := context.Cause(s.conn.Context())
-		if app, ok := errors.AsType[*quic.ApplicationError](cause); ok && !app.Remote && app.ErrorCode == wire.CodeClosed {
-			return net.ErrClosed
-		}
-		return s.client.nodeError(cause)
-	default:
-		return s.client.nodeError(err)
+	if s.conn.Context().Err() != nil {
+		err = context.Cause(s.conn.Context())
 	}
+	if app, ok := errors.AsType[*quic.ApplicationError](err); ok && !app.Remote && app.ErrorCode == wire.CodeClosed {
+		return net.ErrClosed
+	}
+	return s.client.nodeError(err)
 }
 
 // run is the session's life after the handshake.

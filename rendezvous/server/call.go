@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -13,9 +14,12 @@ import (
 	"github.com/sallyport-net/sallyport/rendezvous/internal/wire"
 )
 
-// vanished is how long a callee's whole connection may be silent after an
-// offer, which its QUIC acknowledges at once, before the callee counts as gone.
-const vanished = 3 * time.Second
+// A callee that has not answered after doubt is asked for a sign of life, and
+// counts as gone where its whole connection stays silent for vanished.
+const (
+	doubt    = time.Second
+	vanished = 2 * time.Second
+)
 
 // call is two streams and what may still pass between them.
 type call struct {
@@ -75,8 +79,7 @@ func (s *session) placeCall(stream *quic.Stream, reader *wire.Reader, payload []
 	deadline := time.Now().Add(rendezvous.CallLifetime)
 	c.a.SetReadDeadline(deadline)
 	c.b.SetReadDeadline(deadline)
-	gone := c.watch()
-	defer gone.Stop()
+	defer c.watch()()
 	var back sync.WaitGroup
 	back.Go(func() { c.pump(c.callee, wire.NewReader(c.b), c.a) })
 	c.pump(c.caller, reader, c.b)
@@ -142,15 +145,34 @@ func (s *session) overLimit(callee sallyport.PeerID, now time.Time) string {
 	return ""
 }
 
-// watch ends the call as offline where the callee's connection turns out dead.
-func (c *call) watch() *time.Timer {
-	before := c.callee.conn.ConnectionStats().PacketsReceived
-	return time.AfterFunc(vanished, func() {
-		if c.callee.conn.ConnectionStats().PacketsReceived == before {
-			c.finish(wire.End{Code: wire.EndOffline})
-			c.callee.conn.CloseWithError(wire.CodeGone, "no answer")
+// watch ends the call as offline where the callee's connection turns out dead:
+// while no answer comes, the callee is sent something that its QUIC acknowledges
+// at once. The returned function ends the watch.
+func (c *call) watch() (stop func()) {
+	var second *time.Timer
+	first := time.AfterFunc(doubt, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.answered || c.over {
+			return
 		}
+		before := c.callee.conn.ConnectionStats().PacketsReceived
+		c.callee.nudge()
+		second = time.AfterFunc(vanished, func() {
+			if c.callee.conn.ConnectionStats().PacketsReceived == before {
+				c.finish(wire.End{Code: wire.EndOffline})
+				c.callee.conn.CloseWithError(wire.CodeGone, "no answer")
+			}
+		})
 	})
+	return func() {
+		first.Stop()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if second != nil {
+			second.Stop()
+		}
+	}
 }
 
 // pump passes one side's messages to the other until the call is over.
@@ -158,7 +180,7 @@ func (c *call) pump(from *session, reader *wire.Reader, to *quic.Stream) {
 	for {
 		kind, payload, err := reader.Next()
 		if err != nil {
-			c.finish(c.readEnd(from, err))
+			c.finish(c.sideEnd(from, err))
 			return
 		}
 		if end, over := c.pass(from, kind, payload, to); over {
@@ -168,19 +190,19 @@ func (c *call) pump(from *session, reader *wire.Reader, to *quic.Stream) {
 	}
 }
 
-// readEnd says what the end of one side's stream means to the call. The zero
+// sideEnd says what an error of one side's stream means to the call. The zero
 // End is a call that was closed as it should be.
-func (c *call) readEnd(from *session, err error) wire.End {
+func (c *call) sideEnd(from *session, err error) wire.End {
 	_, cancelled := errors.AsType[*quic.StreamError](err)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return wire.End{Code: wire.EndExpired}
-	case cancelled:
+	case cancelled, err == io.EOF, from == c.caller:
 		return wire.End{}
-	case from == c.callee && from.conn.Context().Err() != nil:
-		return wire.End{Code: wire.EndOffline}
+	case errors.Is(err, quic.ErrWouldBlock):
+		return wire.End{Code: wire.EndLimited, Reason: "callee does not read"}
 	}
-	return wire.End{}
+	return wire.End{Code: wire.EndOffline} // the callee's connection is lost
 }
 
 // pass passes one frame on, or says how the call ends.
@@ -208,8 +230,8 @@ func (c *call) pass(from *session, kind wire.Type, payload []byte, to *quic.Stre
 	if !c.spend(len(msg)) {
 		return wire.End{Code: wire.EndBudget}, true
 	}
-	if !c.forward(to, msg) {
-		return c.readEnd(c.other(from), nil), true
+	if err := c.forward(to, msg); err != nil {
+		return c.sideEnd(c.other(from), err), true
 	}
 	return wire.End{}, false
 }
@@ -221,11 +243,14 @@ func (c *call) other(s *session) *session {
 	return c.caller
 }
 
-// forward passes a message on, unless the call is over or that side is gone.
-func (c *call) forward(to *quic.Stream, msg wire.Message) bool {
+// forward passes a message on. After the end of the call it drops it.
+func (c *call) forward(to *quic.Stream, msg wire.Message) error {
 	c.mu.Lock() // finish writes to the same stream
 	defer c.mu.Unlock()
-	return !c.over && to.TryWriteAll(msg.Append(nil)) == nil
+	if c.over {
+		return nil
+	}
+	return to.TryWriteAll(msg.Append(nil))
 }
 
 func (c *call) answer() {

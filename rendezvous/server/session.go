@@ -28,6 +28,7 @@ type session struct {
 	instance [8]byte // guarded by the registry
 
 	greeted atomic.Bool
+	control atomic.Pointer[control]
 	placed  atomic.Int32 // calls that this peer placed and that are not over
 	inbox   inbox
 }
@@ -60,6 +61,9 @@ func (s *session) run(ctx context.Context) {
 	defer hello.Stop()
 	for {
 		stream, err := s.conn.AcceptStream(ctx)
+		if ctx.Err() != nil {
+			s.conn.CloseWithError(wire.CodeLeaving, "node is leaving")
+		}
 		if err != nil {
 			return
 		}
@@ -119,6 +123,7 @@ func (s *session) serveControl(ctx context.Context, stream *quic.Stream, reader 
 	}
 	now := time.Now()
 	control := &control{stream: stream}
+	s.control.Store(control)
 	control.write(wire.Welcome{Observed: s.observed(), Time: now, STUN: s.server.stun.addrs(s)}.Append(nil))
 	if hello.Volunteer != nil {
 		ctx, cancel := context.WithCancel(ctx)
@@ -163,6 +168,13 @@ func (s *session) pings(control *control, reader *wire.Reader) {
 			return
 		}
 		control.write(wire.Pong{Seq: ping.Seq, Observed: s.observed(), Time: now}.Append(nil))
+	}
+}
+
+// nudge sends what a living peer acknowledges at once.
+func (s *session) nudge() {
+	if c := s.control.Load(); c != nil {
+		c.write(wire.Pong{Observed: s.observed(), Time: time.Now()}.Append(nil))
 	}
 }
 
