@@ -78,11 +78,11 @@ func validVia(s string) bool {
 // A Families is a set of IP versions. The zero Families means both.
 type Families uint8
 
-// The two families.
+// The families.
 const (
 	IPv4 Families = 1 << iota
 	IPv6
-	// NoFamily is a set with nothing in it: a base that must not be used.
+	// NoFamily is a set with nothing in it: a base over which nothing is sent or learned.
 	NoFamily
 )
 

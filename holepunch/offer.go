@@ -69,10 +69,10 @@ func newRole(name string) role {
 }
 
 var (
-	roleOffer        = newRole("offer")
-	roleAnswer       = newRole("answer")
-	roleCallerUpdate = newRole("caller's update")
-	roleCalleeUpdate = newRole("callee's update")
+	roleOffer        = newRole("an offer")
+	roleAnswer       = newRole("an answer")
+	roleCallerUpdate = newRole("a caller's update")
+	roleCalleeUpdate = newRole("a callee's update")
 )
 
 const signatureSize = 64
@@ -183,12 +183,12 @@ func transcript(from, to sallyport.PeerID, body []byte) []byte {
 // seal signs body and seals both to the receiver.
 func seal(id *sallyport.Identity, to sallyport.PeerID, r role, body []byte, cands []Candidate, flight [][]byte) ([]byte, error) {
 	if size := len(body) + signatureSize + sallyport.SealOverhead; size > MaxSealed {
-		return nil, fmt.Errorf("sealing an %s: %w", r.name, tooLarge(size, cands, flight))
+		return nil, fmt.Errorf("sealing %s: %w", r.name, tooLarge(size, cands, flight))
 	}
 	sig := id.Sign(r.context, transcript(id.PeerID(), to, body))
 	sealed, err := sallyport.Seal(to, r.info, slices.Concat(sig, body))
 	if err != nil {
-		return nil, fmt.Errorf("sealing an %s: %w", r.name, err)
+		return nil, fmt.Errorf("sealing %s: %w", r.name, err)
 	}
 	return sealed, nil
 }
@@ -196,18 +196,18 @@ func seal(id *sallyport.Identity, to sallyport.PeerID, r role, body []byte, cand
 // open is the inverse of seal and returns the verified body.
 func open(id *sallyport.Identity, from sallyport.PeerID, r role, sealed []byte) ([]byte, error) {
 	if len(sealed) > MaxSealed {
-		return nil, fmt.Errorf("opening an %s: %w: %d bytes, at most %d", r.name, ErrMalformed, len(sealed), MaxSealed)
+		return nil, fmt.Errorf("opening %s: %w: %d bytes, at most %d", r.name, ErrMalformed, len(sealed), MaxSealed)
 	}
 	plain, err := id.Open(r.info, sealed)
 	if err != nil {
-		return nil, fmt.Errorf("opening an %s from %s: %w: %w", r.name, from.Short(), ErrForged, err)
+		return nil, fmt.Errorf("opening %s from %s: %w: %w", r.name, from.Short(), ErrForged, err)
 	}
 	if len(plain) < signatureSize {
-		return nil, fmt.Errorf("opening an %s from %s: %w: no signature", r.name, from.Short(), ErrMalformed)
+		return nil, fmt.Errorf("opening %s from %s: %w: no signature", r.name, from.Short(), ErrMalformed)
 	}
 	sig, body := plain[:signatureSize], plain[signatureSize:]
 	if !sallyport.Verify(from, r.context, transcript(from, id.PeerID(), body), sig) {
-		return nil, fmt.Errorf("opening an %s from %s: %w: wrong signature", r.name, from.Short(), ErrForged)
+		return nil, fmt.Errorf("opening %s from %s: %w: wrong signature", r.name, from.Short(), ErrForged)
 	}
 	return body, nil
 }

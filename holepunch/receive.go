@@ -16,7 +16,7 @@ func (s *Session) Receive(now time.Time, from Path, b []byte) error {
 	if err != nil {
 		return err
 	}
-	if !s.hasBase(from.Base) {
+	if base, ok := s.bases[from.Base]; !ok || !base.Families.Has(from.Remote.Addr()) {
 		return fmt.Errorf("%w: %d", ErrNoBase, from.Base)
 	}
 	if err := Punchable(from.Remote); err != nil {

@@ -40,7 +40,8 @@ func (w *replayWindow) slide(n uint64) {
 	if n-w.top >= windowSize {
 		clear(w.bits[:])
 	} else {
-		for c := w.top + 1; c <= n; c++ {
+		for c := w.top; c != n; { // c <= n would never end at the last counter there is
+			c++
 			w.bits[c/64%uint64(len(w.bits))] &^= 1 << (c % 64)
 		}
 	}

@@ -664,6 +664,16 @@ func TestFamilies(t *testing.T) {
 	ts.wantPing(s.Path, "the base is back")
 }
 
+// A user who wants relays only: the socket neither checks nor answers.
+func TestNoFamily(t *testing.T) {
+	ts := newTestSession(t, SessionConfig{Families: NoFamily}, "192.0.2.1:4000")
+	ts.receive(testPath("192.0.2.1:4000"), ts.seal(check{typ: ping, txid: 1}), ErrNoBase, "the socket is not to be used")
+	ts.advance(time.Second)
+	ts.wantIdle("nothing leaves the socket")
+	ts.s.AddBase(ts.now, 1, BaseInfo{Via: "r1"})
+	ts.wantPing(Path{Base: 1, Remote: netip.MustParseAddrPort("192.0.2.1:4000")}, "the relay is")
+}
+
 func TestSendFailed(t *testing.T) {
 	ts := newTestSession(t, SessionConfig{}, "[2001:db8::1]:4000")
 	p := testPath("[2001:db8::1]:4000")
