@@ -29,11 +29,12 @@ func (a *allocation) isPermitted(addr netip.Addr) bool {
 	return a.permitted[addr]
 }
 
-// hasRoom says whether one more permission, or channel, is within the limit.
-func (a *allocation) hasRoom(addr netip.Addr, channel bool) bool {
+// hasRoom says whether a permission for addr and, unless it is 0, a binding of channel are within
+// the limit; what is there already may be refreshed.
+func (a *allocation) hasRoom(addr netip.Addr, channel uint16) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	if channel && len(a.peers) >= a.limit {
+	if _, bound := a.peers[channel]; channel != 0 && !bound && len(a.peers) >= a.limit {
 		return false
 	}
 	return a.permitted[addr] || len(a.permitted) < a.limit

@@ -174,8 +174,12 @@ func (l *listener) permit(_ net.Addr, ip net.IP) bool {
 		l.current.code = codeForbidden
 		return false
 	}
+	if l.current.typ.Method == stun.MethodChannelBind && (l.current.channel < firstChannel || l.current.channel > lastChannel) {
+		l.current.code = codeBadRequest
+		return false
+	}
 	a := l.alloc(l.current.src)
-	if a != nil && !a.hasRoom(addr.Unmap(), l.current.typ.Method == stun.MethodChannelBind) {
+	if a != nil && !a.hasRoom(addr.Unmap(), l.current.channel) {
 		l.server.stats.refused.Add(1)
 		l.current.code = codeCapacity
 		return false

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/pion/stun/v4"
@@ -10,6 +11,7 @@ import (
 
 // Error codes this package sends itself (RFC 8656 §19, RFC 8489 §14.8).
 const (
+	codeBadRequest     = int(stun.CodeBadRequest)
 	codeForbidden      = int(stun.CodeForbidden)
 	codeMismatch       = int(stun.CodeAllocMismatch)
 	codeBadFamily      = int(stun.CodeAddrFamilyNotSupported)
@@ -23,6 +25,8 @@ const (
 	firstNonSTUNByte   = 0x04
 	lastChannelByte    = 0x7f
 	firstChannelByte   = 0x40
+	firstChannel       = 0x4000
+	lastChannel        = 0x7fff // RFC 8656 ends at 0x4fff; clients of RFC 5766, coturn's too, use them all
 	stunHeaderSize     = 20
 	maxDatagram        = 2048
 	channelDataHeadLen = packet.ChannelDataHeaderLen
@@ -38,8 +42,9 @@ type request struct {
 	paid     bool                  // its answer was already granted by the limiter
 	key      stun.MessageIntegrity // set once it is authenticated
 	user     string
-	code     int   // the code its error response must have, where pion chooses another; 0: pion's
-	slot     *slot // counted, not yet owned by an allocation
+	channel  uint16 // of a ChannelBind; 0: none
+	code     int    // the code its error response must have, where pion chooses another; 0: pion's
+	slot     *slot  // counted, not yet owned by an allocation
 	answered bool
 }
 
@@ -51,6 +56,9 @@ func inspect(b []byte, src netip.AddrPort) (r request, hasIntegrity bool, sane b
 	}
 	nonce, _ := m.Get(stun.AttrNonce)
 	r = request{src: src, raw: b, typ: m.Type, id: m.TransactionID}
+	if number, err := m.Get(stun.AttrChannelNumber); err == nil && m.Type.Method == stun.MethodChannelBind {
+		r.channel = binary.BigEndian.Uint16(number) // of 4 bytes, says the filter
+	}
 	return r, m.Contains(stun.AttrMessageIntegrity), len(nonce) <= maxNonce && served(m.Type)
 }
 
