@@ -39,6 +39,7 @@ type event interface {
 type output struct {
 	start time.Time
 	json  bool
+	clock bool // lines for people begin with the time
 
 	mu       sync.Mutex // guards the writers and status
 	results  io.Writer
@@ -68,6 +69,9 @@ func (o *output) dataOnStdout() {
 // emit prints one result.
 func (o *output) emit(e event) {
 	line := e.human(o.paint)
+	if o.clock && line != "" {
+		line = o.paint.dim(fmt.Sprintf("%7.0f ms", millis(time.Since(o.start)))) + "  " + line
+	}
 	if o.json {
 		line = o.object(e)
 	}

@@ -39,8 +39,8 @@ Examples:
 			timeoutFlag("how long to try to connect, and then to get direct"), policyFlag(),
 		},
 		Action: r.action("PEER|TICKET", func(ctx context.Context, inv *invocation) error {
-			p := &pinger{invocation: inv, interval: inv.Duration("interval"), moved: make(chan struct{}, 1)}
-			if err := p.checkFlags(); err != nil {
+			p, err := newPinger(inv)
+			if err != nil {
 				return err
 			}
 			c, err := inv.dial(ctx)
@@ -58,28 +58,35 @@ Examples:
 type pinger struct {
 	*invocation
 	*call
-	interval time.Duration
-	moved    chan struct{}  // the path changed: ping at once
-	paths    sync.WaitGroup // the printer of path events
+	count       int // 0: no end
+	interval    time.Duration
+	untilDirect bool
+	timeout     time.Duration  // for getting direct, and for the last answers
+	moved       chan struct{}  // the path changed: ping at once
+	paths       sync.WaitGroup // the printer of path events
 
 	mu     sync.Mutex // guards what follows
 	sentAt map[uint64]time.Time
 	done   pingDoneEvent
 }
 
-func (p *pinger) checkFlags() error {
+func newPinger(inv *invocation) (*pinger, error) {
+	p := &pinger{
+		invocation: inv, count: inv.Int("count"), interval: inv.Duration("interval"),
+		untilDirect: inv.Bool("until-direct"), timeout: inv.Duration("timeout"),
+		moved: make(chan struct{}, 1), sentAt: map[uint64]time.Time{},
+	}
 	switch {
-	case p.Int("count") < 0:
-		return usagef("--count %d: want 1 or more", p.Int("count"))
-	case p.interval < 0 || p.IsSet("interval") && p.interval < time.Millisecond:
-		return usagef("--interval %v: want 1ms or more", p.interval)
-	case p.interval == 0 && p.Bool("until-direct"):
+	case p.count < 0 || p.count == 0 && inv.IsSet("count"):
+		return nil, usagef("--count %d: want 1 or more", p.count)
+	case p.interval < 0 || inv.IsSet("interval") && p.interval < time.Millisecond:
+		return nil, usagef("--interval %v: want 1ms or more", p.interval)
+	case p.interval == 0 && p.untilDirect:
 		p.interval = untilDirectCadence
 	case p.interval == 0:
 		p.interval = pingInterval
 	}
-	p.sentAt = map[uint64]time.Time{}
-	return nil
+	return p, nil
 }
 
 var (
@@ -102,15 +109,15 @@ func (p *pinger) run(ctx context.Context) error {
 	})
 	pings, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	if p.Bool("until-direct") {
-		timer := time.AfterFunc(p.Duration("timeout"), func() { stop(errUntilDirect) })
+	if p.untilDirect {
+		timer := time.AfterFunc(p.timeout, func() { stop(errUntilDirect) })
 		defer timer.Stop()
 	}
 	unblock := context.AfterFunc(pings, func() { stream.CancelRead(0); stream.CancelWrite(0) })
 	defer unblock()
 	go func() { stop(p.receive(stream)) }() // ends with the stream
 	err = p.send(pings, stream)
-	last := time.AfterFunc(p.Duration("timeout"), func() { stop(errNoAnswer) }) // of what was sent last
+	last := time.AfterFunc(p.timeout, func() { stop(errNoAnswer) }) // of what was sent last
 	defer last.Stop()
 	<-pings.Done()
 	if err == nil {
@@ -131,7 +138,7 @@ func (p *pinger) send(ctx context.Context, stream *peerconn.Stream) error {
 		if _, err := stream.Write(binary.BigEndian.AppendUint64(nil, seq)); err != nil {
 			return causeOr(ctx, err)
 		}
-		if n := p.Int("count"); n > 0 && seq >= uint64(n) {
+		if p.count > 0 && seq >= uint64(p.count) {
 			return stream.Close()
 		}
 		select {
@@ -169,7 +176,7 @@ func (p *pinger) receive(stream *peerconn.Stream) error {
 			return errServiceLine
 		}
 		p.emit(pong)
-		if p.Bool("until-direct") && pong.Path.direct() {
+		if p.untilDirect && pong.Path.direct() {
 			return errPingsDone
 		}
 	}
@@ -200,9 +207,9 @@ func (p *pinger) finish(ctx context.Context, err error) error {
 	p.link.Close()
 	p.paths.Wait() // so that done comes last
 	p.emit(done)
-	endless := p.Int("count") == 0 && !p.Bool("until-direct")
+	endless := p.count == 0 && !p.untilDirect
 	switch {
-	case errors.Is(err, errPingsDone) && (done.DirectAfterMillis != nil || !p.Bool("until-direct")):
+	case errors.Is(err, errPingsDone) && (done.DirectAfterMillis != nil || !p.untilDirect):
 		return nil
 	case errors.Is(err, errUntilDirect), errors.Is(err, errPingsDone):
 		return p.notDirect(done, tried)
@@ -214,7 +221,7 @@ func (p *pinger) finish(ctx context.Context, err error) error {
 	if why != nil {
 		err = fmt.Errorf("the link broke: %w", why)
 	}
-	return dialFailure(err, p.Duration("timeout"))
+	return dialFailure(err, p.timeout)
 }
 
 func triedLine(r peerconn.PathReport) string {
@@ -228,7 +235,7 @@ func triedLine(r peerconn.PathReport) string {
 // notDirect lists the paths that were tried instead.
 func (p *pinger) notDirect(done pingDoneEvent, tried []peerconn.PathReport) error {
 	f := &failure{code: exitNotAs,
-		err: fmt.Errorf("connected, but not direct within %v: %s", p.Duration("timeout"), done.Path),
+		err: fmt.Errorf("connected, but not direct within %v: %s", p.timeout, done.Path),
 		fix: "run \"sally doctor\" on both sides: it says which of the two networks is in the way"}
 	for _, r := range tried {
 		f.tried = append(f.tried, triedLine(r))

@@ -55,7 +55,7 @@ type volunteer struct {
 	identity *sallyport.Identity
 	nodes    []sallyport.NodeURL
 	allow    []netip.Prefix
-	limit    *rateLimit // nil: none
+	rate     int64 // bytes a second, 0: no limit
 	sockets  []*listening
 	secret   []byte
 	server   *relayserver.Server
@@ -75,7 +75,7 @@ func newVolunteer(inv *invocation) (v *volunteer, err error) {
 		if err != nil {
 			return nil, err
 		}
-		v.limit = newRateLimit(rate)
+		v.rate = int64(rate / 8)
 	}
 	addrs, err := parseListen(inv.StringSlice("listen"))
 	if err != nil {
@@ -192,13 +192,11 @@ func (v *volunteer) start(ctx context.Context, observed netip.Addr) error {
 		Relay:      relayAddrs(v.sockets),
 		Secrets:    func() [][]byte { return [][]byte{v.secret} },
 		AllowPeers: v.allow,
+		Rates:      relayserver.Rates{Relay: v.rate},
 		Logger:     v.log,
 	}
 	if len(cfg.Relay) == 0 {
 		return &failure{code: exitFailed, err: errors.New("this machine has no address that others could reach"), fix: "name one with --advertise HOST"}
-	}
-	if v.limit != nil {
-		cfg.ListenPacket = v.limit.listenPacket
 	}
 	for _, l := range v.sockets {
 		cfg.Conns = append(cfg.Conns, l.conn)
