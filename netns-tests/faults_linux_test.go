@@ -61,24 +61,32 @@ func TestUnknownPeer(t *testing.T) {
 	}
 }
 
-// Nobody may call unless allowed, and an allowed peer does not open the door to others.
+// An allowed peer does not open the door to others.
 func TestRefused(t *testing.T) {
 	m := newMeeting(t, "")
 	left, right := m.lab.site("left", kindNamed("eim-apdf")), m.lab.site("right", kindNamed("eim-apdf"))
 	identity := filepath.Join(t.TempDir(), "friend.key")
 	friend := left.sally(t, "id", "--identity", identity, "--json").want("id").Peer
-	for name, allow := range map[string][]string{"nobody": nil, "another": {"--allow", friend}} {
-		t.Run(name+"_is_allowed", func(t *testing.T) {
-			listener := right.sally(t, m.with(t, "listen", append(allow, "--echo")...)...)
-			peer := listener.want("ready").Peer
-			r := m.ping(t, left, peer, "-c", "3", "--timeout", "20s")
-			if r.code != exitRefused {
-				r.fatalf("exit code %d, want %d\n%s", r.code, exitRefused, listener.transcript())
-			}
-			if len(r.all("pong")) > 0 {
-				r.fatalf("a peer that refuses has answered")
-			}
-		})
+	listener, peer := m.listenFor(t, right, friend)
+	stranger := m.ping(t, left, peer, "-c", "3", "--timeout", "20s")
+	if stranger.code != exitRefused {
+		stranger.fatalf("exit code %d, want %d\n%s", stranger.code, exitRefused, listener.transcript())
+	}
+	if len(stranger.all("pong")) > 0 {
+		stranger.fatalf("a peer that refuses has answered")
+	}
+	r := left.sally(t, "ping", "--node", m.url, "--identity", identity, "--json", "-c", "3", "-i", "100ms", peer).result()
+	if r.code != exitDone {
+		r.fatalf("exit code %d for the peer that is allowed\n%s", r.code, listener.transcript())
+	}
+}
+
+// Nobody may call unless allowed: a listener that allows nobody is a mistake, and says so.
+func TestListenAllowsNobody(t *testing.T) {
+	m := newMeeting(t, "")
+	r := m.node.sally(t, m.with(t, "listen", "--echo")...).result()
+	if r.code != exitUsage || len(r.complaints()) == 0 {
+		r.fatalf("exit code %d, want %d and a line that says what is missing", r.code, exitUsage)
 	}
 }
 

@@ -77,9 +77,15 @@ func (m *meeting) with(t testing.TB, command string, args ...string) []string {
 }
 
 // listen runs `sally listen` at a place until the test ends and returns its peer ID.
-func (m *meeting) listen(t testing.TB, at *place, args ...string) (*command, string) {
+func (m *meeting) listen(t testing.TB, at *place) (*command, string) {
 	t.Helper()
-	c := at.sally(t, m.with(t, "listen", append([]string{"--allow", "any", "--echo"}, args...)...)...)
+	return m.listenFor(t, at, "any")
+}
+
+// listenFor is listen for the callers of that name only.
+func (m *meeting) listenFor(t testing.TB, at *place, callers string) (*command, string) {
+	t.Helper()
+	c := at.sally(t, m.with(t, "listen", "--allow", callers, "--echo")...)
 	ready := c.want("ready")
 	if ready.Peer == "" {
 		c.fatalf("ready names no peer: %s", ready.line)
