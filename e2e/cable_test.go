@@ -12,9 +12,9 @@ import (
 // of natlab can only be cut for everybody at once, and here the way to a peer
 // must die while the ways to the node and the relays live.
 type cable struct {
-	mu   sync.Mutex
-	out  func(to netip.AddrPort) bool   // true: swallowed; nil: nothing is
-	in   func(from netip.AddrPort) bool // the same for what arrives
+	mu  sync.Mutex
+	out func(to netip.AddrPort) bool   // true: swallowed; nil: nothing is
+	in  func(from netip.AddrPort) bool // the same for what arrives
 }
 
 // cut swallows what goes out or comes in where bad is true.

@@ -50,8 +50,13 @@ func newLab(t *testing.T, cfg natlab.Config) *lab {
 // startNode puts a node on the internet; its uplink has no delay.
 func (l *lab) startNode(withRelay bool) {
 	l.t.Helper()
+	l.startNamedNode("node", withRelay)
+}
+
+func (l *lab) startNamedNode(name string, withRelay bool) {
+	l.t.Helper()
 	n := &node{
-		host:  l.net.Host("node", natlab.HostConfig{Link: natlab.LinkConfig{Latency: time.Nanosecond}}),
+		host:  l.net.Host(name, natlab.HostConfig{Link: natlab.LinkConfig{Latency: time.Nanosecond}}),
 		id:    newIdentity(l.t),
 		relay: withRelay,
 	}
@@ -59,6 +64,16 @@ func (l *lab) startNode(withRelay bool) {
 	l.node = n
 	n.start(l.t)
 	l.t.Cleanup(func() { n.stop() })
+}
+
+// addNode starts a further node.
+func (l *lab) addNode(name string, withRelay bool) *node {
+	l.t.Helper()
+	was := l.node
+	l.startNamedNode(name, withRelay)
+	n := l.node
+	l.node = was
+	return n
 }
 
 const relaySecret = "a secret for relays only"
@@ -104,6 +119,13 @@ func (n *node) start(t *testing.T) {
 	}
 }
 
+// crash stops the node without a word to anybody, as a power failure does.
+func (n *node) crash() {
+	n.host.Link().Cut()
+	n.stop()
+	n.host.Link().Restore()
+}
+
 func startTURN(t *testing.T, host *natlab.Host, conn net.PacketConn, secret string) *relayserver.Server {
 	t.Helper()
 	turn, err := relayserver.New(relayserver.Config{
@@ -144,6 +166,14 @@ func (l *lab) site(kind natlab.SiteKind, name string) *peerconn.Host {
 	s, err := l.net.Site(kind, name)
 	check(l.t, err)
 	return l.host(s.Host, nil)
+}
+
+// hostWith is site with a changed Config.
+func (l *lab) hostWith(kind natlab.SiteKind, name string, change func(*peerconn.Config)) *peerconn.Host {
+	l.t.Helper()
+	s, err := l.net.Site(kind, name)
+	check(l.t, err)
+	return l.host(s.Host, change)
 }
 
 func (l *lab) ready(hosts ...*peerconn.Host) {

@@ -57,7 +57,9 @@ func pour(t *testing.T, name string, seed uint64, from, to *peerconn.Link) *bulk
 	return b
 }
 
-func source(seed uint64) io.Reader { return rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), 's'}) }
+func source(seed uint64) io.Reader {
+	return rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), 's'})
+}
 
 func (b *bulk) send(s *peerconn.Stream, from io.Reader) error {
 	buf := make([]byte, bulkChunk)
