@@ -97,7 +97,7 @@ func (n *node) ready() error {
 func (n *node) metrics() string {
 	var b strings.Builder
 	write := func(kind, name, help string, value any) {
-		fmt.Fprintf(&b, "# HELP sally_%s %s\n# TYPE sally_%[1]s %s\nsally_%[1]s %v\n", name, help, kind, value)
+		fmt.Fprintf(&b, "# HELP sally_%[1]s %[2]s\n# TYPE sally_%[1]s %[3]s\nsally_%[1]s %[4]v\n", name, help, kind, value)
 	}
 	s := n.rendezvous.Stats()
 	write("gauge", "connections", "QUIC connections of peers, handshakes included.", s.ConnectionsNow)
@@ -124,6 +124,7 @@ func relayMetrics(s relayserver.Stats, write func(kind, name, help string, value
 	write("counter", "relay_denied_total", "Permissions and packets refused by the deny list.", s.Denied)
 	write("counter", "relay_filtered_total", "Datagrams dropped as malformed.", s.Filtered)
 	write("counter", "relay_unanswered_total", "Unauthenticated requests left without an answer.", s.Limited)
+	write("counter", "relay_paced_total", "Payloads dropped because of the rate limit.", s.Paced)
 	write("counter", "relay_packets_up_total", "Packets relayed from clients to peers.", s.PacketsUp)
 	write("counter", "relay_bytes_up_total", "Bytes relayed from clients to peers.", s.BytesUp)
 	write("counter", "relay_packets_down_total", "Packets relayed from peers to clients.", s.PacketsDown)

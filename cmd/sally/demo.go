@@ -16,6 +16,8 @@ const (
 	demoPings    = 6
 	demoInterval = 150 * time.Millisecond
 	demoPatience = 8 * time.Second // for registering and for dialing
+
+	blockedPatience = time.Second // where the outcome is known
 )
 
 func (r *runner) demoCommand() *cli.Command {
@@ -137,7 +139,11 @@ func (d *demo) run(ctx context.Context) error {
 }
 
 func (d *demo) register(ctx context.Context, p *demoPeer) error {
-	ctx, cancel := context.WithTimeout(ctx, demoPatience)
+	patience := demoPatience
+	if p.site.Kind == natlab.SiteUDPBlocked {
+		patience = blockedPatience
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := p.host.Ready(ctx); err != nil {
 		return &failure{code: exitFailed, err: fmt.Errorf("%s cannot register: %w", p.name, err),

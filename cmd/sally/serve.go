@@ -86,22 +86,26 @@ func newNode(ctx context.Context, inv *invocation) (n *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.identity, err = n.data.identity(); err != nil {
-		return nil, err
-	}
-	if n.roles[roleRelay] {
-		if n.secrets, err = n.data.secrets(true); err != nil {
-			return nil, err
-		}
-	}
 	if err := n.open(ctx, addrs); err != nil {
 		return nil, err
 	}
-	if err := n.wire(allow); err != nil {
+	err = n.load()
+	if err == nil {
+		err = n.wire(allow)
+	}
+	if err != nil {
 		n.close()
 		return nil, err
 	}
 	return n, nil
+}
+
+// load reads the node's key and the relay's secrets, or makes them.
+func (n *node) load() (err error) {
+	if n.identity, err = n.data.identity(); err == nil && n.roles[roleRelay] {
+		n.secrets, err = n.data.secrets(true)
+	}
+	return err
 }
 
 func (inv *invocation) roles() (map[string]bool, error) {
