@@ -67,9 +67,12 @@ func (g generator) AllocateListener(turn.AllocateListenerConfig) (net.Listener, 
 func (g generator) AllocateConn(turn.AllocateConnConfig) (net.Conn, error) { return nil, errTCP }
 
 // AllocatePacketConn opens a relayed socket for the current request. pion also calls it, without
-// a user, to find an even port; that socket it closes at once.
+// a user and always for IPv4, to find an even port; that socket it closes at once.
 func (g generator) AllocatePacketConn(c turn.AllocateListenerConfig) (net.PacketConn, net.Addr, error) {
 	s, r := g.l.server, &g.l.current
+	if c.UserID == "" && r.ipv6 {
+		c.Network = "udp6"
+	}
 	at, ok := s.relayAddr(c.Network)
 	if !ok {
 		r.code = codeBadFamily

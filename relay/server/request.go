@@ -25,6 +25,7 @@ const (
 	firstNonSTUNByte   = 0x04
 	lastChannelByte    = 0x7f
 	firstChannelByte   = 0x40
+	requestedIPv6      = 0x02 // RFC 8656 §18.8
 	firstChannel       = 0x4000
 	lastChannel        = 0x7fff // RFC 8656 ends at 0x4fff; clients of RFC 5766, coturn's too, use them all
 	stunHeaderSize     = 20
@@ -43,6 +44,7 @@ type request struct {
 	key      stun.MessageIntegrity // set once it is authenticated
 	user     string
 	channel  uint16 // of a ChannelBind; 0: none
+	ipv6     bool   // an IPv6 relayed address is asked for
 	code     int    // the code its error response must have, where pion chooses another; 0: pion's
 	slot     *slot  // counted, not yet owned by an allocation
 	answered bool
@@ -58,6 +60,9 @@ func inspect(b []byte, src netip.AddrPort) (r request, hasIntegrity bool, sane b
 	r = request{src: src, raw: b, typ: m.Type, id: m.TransactionID}
 	if number, err := m.Get(stun.AttrChannelNumber); err == nil && m.Type.Method == stun.MethodChannelBind {
 		r.channel = binary.BigEndian.Uint16(number) // of 4 bytes, says the filter
+	}
+	if f, err := m.Get(stun.AttrRequestedAddressFamily); err == nil {
+		r.ipv6 = f[0] == requestedIPv6
 	}
 	return r, m.Contains(stun.AttrMessageIntegrity), len(nonce) <= maxNonce && served(m.Type)
 }
