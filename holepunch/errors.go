@@ -63,7 +63,11 @@ func (e *PathError) Error() string {
 	if e.Via != "" {
 		kind += " via " + e.Via
 	}
-	return fmt.Sprintf("%s: %s", kind, e.FailWhy)
+	why := e.FailWhy
+	if e.State == Confirmed {
+		why = fmt.Sprintf("%v answers us, but did not say that we answer it", e.Path.Remote)
+	}
+	return fmt.Sprintf("%s: %s", kind, why)
 }
 
 // A PunchError says that no path was opened: why it was given up, and every path

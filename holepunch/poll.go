@@ -143,16 +143,18 @@ func (s *Session) setState(now time.Time, p *path, to State, why string) {
 	}
 }
 
-// enterConfirmed ends what was under way. The first keepalive comes early: it tells the peer
-// that we are confirmed, and the round trip is measured a second time.
+// enterConfirmed ends what was under way. A path that was not confirmed before is checked
+// once more at once, which tells the peer that we are, and measures the round trip a second time.
 func (s *Session) enterConfirmed(now time.Time, p *path, from State) {
 	p.heardAt = time.Time{}
+	p.run = run{started: now}
 	wait := s.cfg.Keepalive
 	if from != Confirmed {
 		p.confirmedAt = now
+		s.ping(now, p)
+		p.run.tries = 0 // not a probe: it may stay unanswered
 		wait = min(wait, settle)
 	}
-	p.run = run{started: now}
 	if s.cfg.Keepalive > 0 {
 		p.run.next = now.Add(wait)
 	}
@@ -255,17 +257,17 @@ func (s *Session) reconsider(now time.Time) {
 }
 
 // improves reports whether it would help if the failed path p worked: it is of a kind that
-// we lack, and either something works meanwhile or p once did.
+// we lack while something works, or all that ever worked is gone.
 func (s *Session) improves(p *path) bool {
 	if !s.hasBase(p.Base) {
 		return false
 	}
 	straight := s.confirmed(Direct)
 	relayed := s.confirmed(Relay) - straight
-	if straight+relayed == 0 {
-		return !p.confirmedAt.IsZero()
-	}
-	if p.kind == Relay {
+	switch {
+	case straight+relayed == 0:
+		return slices.ContainsFunc(s.paths, func(q *path) bool { return !q.confirmedAt.IsZero() })
+	case p.kind == Relay:
 		return relayed == 0 && !p.confirmedAt.IsZero()
 	}
 	return straight == 0

@@ -271,12 +271,13 @@ func TestConfirm(t *testing.T) {
 	if ts.s.Version() == v {
 		t.Errorf("Version did not change")
 	}
-	ts.advance(900 * ms)
-	ts.wantIdle("a confirmed path is not checked on")
-	ts.advance(100 * ms)
-	if o := ts.wantPing(p, "settling after 1 s"); o.flags&flagConfirmed == 0 {
+	if o := ts.wantPing(p, "the news"); o.flags&flagConfirmed == 0 {
 		t.Errorf("the peer is not told that we are confirmed")
 	}
+	ts.advance(1*time.Second - 1)
+	ts.wantIdle("a confirmed path is not checked on")
+	ts.advance(1)
+	ts.wantPing(p, "settling after 1 s")
 }
 
 func TestLostChecksDelayByOneRound(t *testing.T) {
