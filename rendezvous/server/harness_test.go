@@ -38,7 +38,6 @@ type world struct {
 	t    *testing.T
 	net  *memoryNet // nil: loopback
 	node *Server
-	conn net.PacketConn
 	addr netip.AddrPort
 	stop func()
 }
@@ -53,19 +52,26 @@ func newWorld(t *testing.T, cfg Config) *world {
 // start runs a node at the world's address; stop ends it.
 func (w *world) start(cfg Config) {
 	w.t.Helper()
+	var conn net.PacketConn
+	if w.net != nil {
+		conn = w.net.listen(w.addr)
+	} else {
+		conn = listenLoopback(w.t)
+		w.addr, _ = addrPort(conn.LocalAddr())
+	}
+	w.startOn(cfg, []net.PacketConn{conn})
+}
+
+// startOn runs a node on sockets, which it closes at the end.
+func (w *world) startOn(cfg Config, conns []net.PacketConn) {
+	w.t.Helper()
 	if cfg.Identity == nil {
 		cfg.Identity = identity("node")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = testLogger(w.t)
 	}
-	if w.net != nil {
-		w.conn = w.net.listen(w.addr)
-	} else {
-		w.conn = listenLoopback(w.t)
-		w.addr, _ = addrPort(w.conn.LocalAddr())
-	}
-	cfg.Conns = append([]net.PacketConn{w.conn}, cfg.Conns...)
+	cfg.Conns = conns
 	node, err := New(cfg)
 	if err != nil {
 		w.t.Fatal(err)
@@ -79,7 +85,9 @@ func (w *world) start(cfg Config) {
 	w.stop = func() {
 		node.Close()
 		<-done
-		w.conn.Close()
+		for _, conn := range conns {
+			conn.Close()
+		}
 	}
 	w.t.Cleanup(func() { w.stop() })
 }

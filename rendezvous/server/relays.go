@@ -3,9 +3,10 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"net/netip"
 	"slices"
 	"strings"
@@ -97,8 +98,8 @@ func (l *relayList) spread(peer sallyport.PeerID) []volunteer {
 	all := make([]ranked, 0, len(l.listed))
 	for _, v := range l.listed {
 		if v.id != peer {
-			pair := [2]sallyport.PeerID{peer, v.id}
-			all = append(all, ranked{v, maphash.Comparable(l.server.limits.seed, pair)})
+			sum := sha256.Sum256(append(peer[:], v.id[:]...))
+			all = append(all, ranked{v, binary.BigEndian.Uint64(sum[:])})
 		}
 	}
 	l.mu.Unlock()
@@ -213,22 +214,6 @@ func (l *relayList) probeAddr(ctx context.Context, v *volunteer, addr netip.Addr
 		Name: v.name, ID: v.id, Realm: v.realm, Addrs: []netip.AddrPort{addr},
 		Username: user, Password: password, Expires: now.Add(credentialTTL),
 	})
-}
-
-// allowed keeps a volunteer from having the node knock at other people's doors:
-// an address that is not the one the volunteer itself is seen at must be a
-// public one.
-func allowed(addr netip.AddrPort, seen netip.Addr) error {
-	ip := addr.Addr()
-	switch {
-	case addr.Port() == 0:
-		return errors.New("port is 0")
-	case ip == seen:
-		return nil
-	case !ip.IsGlobalUnicast() || ip.IsPrivate():
-		return errors.New("address is not a public one")
-	}
-	return nil
 }
 
 // sleep reports false where ctx ended first.

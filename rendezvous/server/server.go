@@ -114,11 +114,7 @@ func New(cfg Config) (*Server, error) {
 	s.registry = newRegistry(s.limits)
 	s.relays = newRelayList(s)
 	for i, conn := range cfg.Conns {
-		sock, err := s.newSocket(conn, s.advertised(i))
-		if err != nil {
-			return nil, fmt.Errorf("socket %d: %w", i, err)
-		}
-		s.sockets = append(s.sockets, sock)
+		s.sockets = append(s.sockets, s.newSocket(conn, s.advertised(i)))
 	}
 	s.stun = newSTUNServer(s)
 	return s, nil
@@ -154,7 +150,7 @@ func (s *Server) Run(ctx context.Context) error {
 	<-ctx.Done()
 	s.registry.closeAll()
 	for _, sock := range s.sockets {
-		sock.close()
+		sock.transport.Close()
 	}
 	wg.Wait()
 	return context.Cause(ctx)

@@ -13,72 +13,80 @@ import (
 // socket is one of Config.Conns with its three parts. QUIC reads it; what is
 // not QUIC is taken out on the way.
 type socket struct {
-	conn      net.PacketConn
+	datagrams
 	public    netip.AddrPort // how the world reaches it; the IP may be unspecified
 	turn      *turnConn
-	stun      func(b []byte, from netip.AddrPort, sock *socket)
+	binding   func(b []byte, from netip.AddrPort, via []byte)
 	transport *quic.Transport
 }
 
-func (s *Server) newSocket(conn net.PacketConn, public netip.AddrPort) (*socket, error) {
-	sock := &socket{conn: conn, public: public}
-	sock.turn = newTURNConn(conn)
-	sock.stun = func(b []byte, from netip.AddrPort, sock *socket) { s.stun.receive(b, from, sock) }
-	return sock, nil
+// maxDatagram is what UDP can carry: relayed packets are larger than QUIC's own.
+const maxDatagram = 65535
+
+func (s *Server) newSocket(conn net.PacketConn, public netip.AddrPort) *socket {
+	sock := &socket{datagrams: newDatagrams(conn), public: public}
+	sock.turn = newTURNConn(conn, sock.datagrams)
+	sock.binding = func(b []byte, from netip.AddrPort, via []byte) { s.stun.receive(b, from, via, sock) }
+	sock.transport = s.transport(&quicConn{PacketConn: conn, sock: sock, buf: make([]byte, maxDatagram)})
+	return sock
 }
 
 func (sock *socket) listen(s *Server) (*quic.Listener, error) {
-	sock.transport = s.transport(&plainConn{PacketConn: sock.conn, sock: sock})
 	return sock.transport.Listen(s.cfg.Identity.ServerTLS(rendezvous.Protocol), quicConfig)
 }
 
-func (sock *socket) close() {
-	if sock.transport != nil {
-		sock.transport.Close()
-	}
-}
-
-// divert handles a datagram that is not QUIC's; b is valid during the call.
-func (sock *socket) divert(b []byte, from netip.AddrPort) (diverted bool) {
+// divert handles a datagram that is not QUIC's; b and via are valid during the
+// call.
+func (sock *socket) divert(b []byte, from netip.AddrPort, via []byte) (diverted bool) {
 	switch packet.Classify(b) {
 	case packet.QUIC:
 		return false
 	case packet.STUN:
-		if packet.ValidSTUN(b) != nil {
-			return true
+		switch {
+		case packet.ValidSTUN(b) != nil:
+		case isBinding(b):
+			sock.binding(b, from, via)
+		default:
+			sock.turn.deliver(b, from)
 		}
-		if isBinding(b) {
-			sock.stun(b, from, sock)
-			return true
-		}
-		sock.turn.deliver(b, from)
 	case packet.ChannelData:
 		sock.turn.deliver(b, from)
 	}
 	return true
 }
 
-// plainConn is what QUIC reads where nothing faster is at hand.
-type plainConn struct {
+// quicConn is the socket as QUIC sees it. It reads one datagram at a time:
+// nothing here is bulk but TURN, which does not come through QUIC.
+type quicConn struct {
 	net.PacketConn
 	sock *socket
+	buf  []byte // used by ReadFrom, which QUIC calls from one goroutine
 }
 
-func (c *plainConn) ReadFrom(b []byte) (int, net.Addr, error) {
+// ReadFrom returns the next datagram that is QUIC's.
+func (c *quicConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	for {
-		n, addr, err := c.PacketConn.ReadFrom(b)
+		n, from, via, err := c.sock.read(c.buf)
 		if err != nil {
-			return n, addr, err
+			return 0, nil, err
 		}
-		from, ok := addrPort(addr)
-		if ok && !c.sock.divert(b[:n], from) {
-			return n, addr, nil
+		if from.IsValid() && !c.sock.divert(c.buf[:n], from, via) {
+			return copy(b, c.buf[:n]), newAddr(from, via), nil
 		}
 	}
 }
 
+// WriteTo sends to an address that ReadFrom returned.
+func (c *quicConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	addr, via := splitAddr(to)
+	if err := c.sock.write(b, addr, via); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
 // SetReadBuffer passes on what QUIC asks for, where the socket knows how.
-func (c *plainConn) SetReadBuffer(n int) error {
+func (c *quicConn) SetReadBuffer(n int) error {
 	if conn, ok := c.PacketConn.(interface{ SetReadBuffer(int) error }); ok {
 		return conn.SetReadBuffer(n)
 	}
@@ -86,26 +94,9 @@ func (c *plainConn) SetReadBuffer(n int) error {
 }
 
 // SetWriteBuffer is like SetReadBuffer.
-func (c *plainConn) SetWriteBuffer(n int) error {
+func (c *quicConn) SetWriteBuffer(n int) error {
 	if conn, ok := c.PacketConn.(interface{ SetWriteBuffer(int) error }); ok {
 		return conn.SetWriteBuffer(n)
 	}
 	return nil
-}
-
-func unmap(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
-
-// addrPort reads a UDP address of whatever socket.
-func addrPort(addr net.Addr) (netip.AddrPort, bool) {
-	if a, ok := addr.(interface{ AddrPort() netip.AddrPort }); ok {
-		ap := unmap(a.AddrPort())
-		return ap, ap.IsValid()
-	}
-	if addr == nil {
-		return netip.AddrPort{}, false
-	}
-	ap, err := netip.ParseAddrPort(addr.String())
-	return unmap(ap), err == nil
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"encoding/binary"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -79,7 +78,7 @@ func (t *stunServer) addrs(s *session) []netip.AddrPort {
 }
 
 // receive answers a message of the Binding method that is well-formed.
-func (t *stunServer) receive(b []byte, from netip.AddrPort, sock *socket) {
+func (t *stunServer) receive(b []byte, from netip.AddrPort, via []byte, sock *socket) {
 	now := time.Now()
 	limits := t.server.limits
 	if !limits.stunPrefix.allow(limits.key(wide(from)), now, 1) || !limits.stun.allow(0, now, 1) {
@@ -95,7 +94,10 @@ func (t *stunServer) receive(b []byte, from netip.AddrPort, sock *socket) {
 		return
 	}
 	t.server.counters.stun.Add(1)
-	out.conn.WriteTo(answer.Raw, net.UDPAddrFromAddrPort(to)) // lost, as any datagram may be
+	if out != sock {
+		via = nil
+	}
+	out.write(answer.Raw, to, via) // lost where that fails, as any datagram may be
 }
 
 // answer builds the response, and says from where and to where it goes.

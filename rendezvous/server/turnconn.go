@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"net"
 	"net/netip"
 	"os"
@@ -9,11 +8,15 @@ import (
 	"time"
 )
 
-const turnQueue = 256
+const (
+	turnQueue  = 256
+	turnBuffer = 2048 // larger packets are rare and allocated
+)
 
 // turnConn is the TURN part of a socket.
 type turnConn struct {
 	conn  net.PacketConn
+	out   datagrams
 	queue chan turnPacket
 
 	mu       sync.Mutex // guards what follows
@@ -26,13 +29,17 @@ type turnConn struct {
 }
 
 type turnPacket struct {
+	buf  *[turnBuffer]byte // nil where b is allocated
 	b    []byte
 	from netip.AddrPort
 }
 
-func newTURNConn(conn net.PacketConn) *turnConn {
+var turnBuffers = sync.Pool{New: func() any { return new([turnBuffer]byte) }}
+
+func newTURNConn(conn net.PacketConn, out datagrams) *turnConn {
 	return &turnConn{
 		conn:   conn,
+		out:    out,
 		queue:  make(chan turnPacket, turnQueue),
 		closed: make(chan struct{}),
 		wake:   make(chan struct{}),
@@ -44,31 +51,64 @@ func (c *turnConn) deliver(b []byte, from netip.AddrPort) {
 	if len(c.queue) == cap(c.queue) {
 		return // before the copy
 	}
+	p := turnPacket{from: from}
+	if len(b) <= turnBuffer {
+		p.buf = turnBuffers.Get().(*[turnBuffer]byte)
+		p.b = p.buf[:copy(p.buf[:], b)]
+	} else {
+		p.b = append([]byte(nil), b...)
+	}
 	select {
-	case c.queue <- turnPacket{bytes.Clone(b), from}:
+	case c.queue <- p:
 	default:
+		p.release()
 	}
 }
 
-// ReadFrom reads the next TURN datagram.
-func (c *turnConn) ReadFrom(b []byte) (int, net.Addr, error) {
+func (p turnPacket) release() {
+	if p.buf != nil {
+		turnBuffers.Put(p.buf)
+	}
+}
+
+// ReadFromUDPAddrPort reads the next TURN datagram, as *net.UDPConn does.
+func (c *turnConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {
 		c.mu.Lock()
 		wake, expired, closed := c.wake, c.expired, c.isClosed
 		c.mu.Unlock()
 		switch {
 		case closed:
-			return 0, nil, net.ErrClosed
+			return 0, netip.AddrPort{}, net.ErrClosed
 		case expired:
-			return 0, nil, os.ErrDeadlineExceeded
+			return 0, netip.AddrPort{}, os.ErrDeadlineExceeded
 		}
 		select {
 		case p := <-c.queue:
-			return copy(b, p.b), net.UDPAddrFromAddrPort(p.from), nil
+			n := copy(b, p.b)
+			p.release()
+			return n, p.from, nil
 		case <-wake:
 		case <-c.closed:
 		}
 	}
+}
+
+// ReadFrom reads the next TURN datagram.
+func (c *turnConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := c.ReadFromUDPAddrPort(b)
+	if err != nil {
+		return 0, nil, err
+	}
+	return n, net.UDPAddrFromAddrPort(from), nil
+}
+
+// WriteToUDPAddrPort sends from the socket, as *net.UDPConn does.
+func (c *turnConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if err := c.out.write(b, to, nil); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // WriteTo sends from the socket.
