@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -28,6 +27,7 @@ type lab struct {
 	t    *testing.T
 	net  *natlab.Internet
 	node *node
+	ipv6 bool // nodes and relays have IPv6 too, and names that hosts look up
 }
 
 // node is a rendezvous node with a relay, as `sally serve` wires it.
@@ -56,11 +56,14 @@ func (l *lab) startNode(withRelay bool) {
 func (l *lab) startNamedNode(name string, withRelay bool) {
 	l.t.Helper()
 	n := &node{
-		host:  l.net.Host(name, natlab.HostConfig{Link: natlab.LinkConfig{Latency: time.Nanosecond}}),
+		host:  l.net.Host(name, natlab.HostConfig{IPv6: l.ipv6, Link: natlab.LinkConfig{Latency: time.Nanosecond}}),
 		id:    newIdentity(l.t),
 		relay: withRelay,
 	}
 	n.url = sallyport.NodeURL{ID: n.id.PeerID(), Host: n.host.Addr().String(), Port: sallyport.DefaultNodePort}
+	if l.ipv6 {
+		n.url.Host = name + ".test"
+	}
 	l.node = n
 	n.start(l.t)
 	l.t.Cleanup(func() { n.stop() })
@@ -80,20 +83,18 @@ const relaySecret = "a secret for relays only"
 
 func (n *node) start(t *testing.T) {
 	t.Helper()
-	conn, err := n.host.ListenPacket("udp", fmt.Sprintf(":%d", n.url.Port))
-	check(t, err)
-	at := netip.AddrPortFrom(n.host.Addr(), n.url.Port)
+	conns, at := listenAll(t, n.host, n.url.Port)
 	cfg := nodeserver.Config{
 		Identity:  n.id,
-		Conns:     []net.PacketConn{conn},
-		Advertise: []netip.AddrPort{at},
+		Conns:     conns,
+		Advertise: at,
 		Mint:      relay.MintCredential,
 		ProbeRelay: func(ctx context.Context, r rendezvous.Relay) error {
 			return relay.Probe(ctx, relay.Config{Server: r.Addrs[0], Username: r.Username, Password: r.Password, ListenPacket: n.host.ListenPacket})
 		},
 	}
 	if n.relay {
-		cfg.Relays = []nodeserver.StaticRelay{{Name: "node", ID: n.id.PeerID(), Addrs: []netip.AddrPort{at}, Secret: func() []byte { return []byte(relaySecret) }}}
+		cfg.Relays = []nodeserver.StaticRelay{{Name: "node", ID: n.id.PeerID(), Addrs: at, Secret: func() []byte { return []byte(relaySecret) }}}
 	}
 	srv, err := nodeserver.New(cfg)
 	check(t, err)
@@ -105,7 +106,11 @@ func (n *node) start(t *testing.T) {
 	}()
 	var turn *relayserver.Server
 	if n.relay {
-		turn = startTURN(t, n.host, srv.TURN(0), relaySecret)
+		var part []net.PacketConn
+		for i := range conns {
+			part = append(part, srv.TURN(i))
+		}
+		turn = startTURN(t, n.host, part, relaySecret)
 	}
 	n.stop = func() {
 		cancel()
@@ -114,7 +119,9 @@ func (n *node) start(t *testing.T) {
 		}
 		srv.Close()
 		<-done
-		conn.Close()
+		for _, c := range conns {
+			c.Close()
+		}
 		n.stop = func() {}
 	}
 }
@@ -126,15 +133,32 @@ func (n *node) crash() {
 	n.host.Link().Restore()
 }
 
-func startTURN(t *testing.T, host *natlab.Host, conn net.PacketConn, secret string) *relayserver.Server {
+// listenAll opens one socket for each address of h.
+func listenAll(t *testing.T, h *natlab.Host, port uint16) (conns []net.PacketConn, at []netip.AddrPort) {
 	t.Helper()
-	turn, err := relayserver.New(relayserver.Config{
-		Conns:        []net.PacketConn{conn},
-		Relay:        []relayserver.RelayAddr{{Listen: host.Addr()}},
+	for _, p := range h.Addrs() {
+		addr := netip.AddrPortFrom(p.Addr(), port)
+		conn, err := h.ListenPacket("udp", addr.String())
+		check(t, err)
+		conns, at = append(conns, conn), append(at, addr)
+	}
+	return conns, at
+}
+
+func startTURN(t *testing.T, host *natlab.Host, conns []net.PacketConn, secret string) *relayserver.Server {
+	t.Helper()
+	cfg := relayserver.Config{
+		Conns:        conns,
 		Secrets:      func() [][]byte { return [][]byte{[]byte(secret)} },
 		ListenPacket: host.ListenPacket,
-		Interfaces:   func() ([]netip.Addr, error) { return []netip.Addr{host.Addr()}, nil },
-	})
+	}
+	var own []netip.Addr
+	for _, p := range host.Addrs() {
+		own = append(own, p.Addr())
+		cfg.Relay = append(cfg.Relay, relayserver.RelayAddr{Listen: p.Addr()})
+	}
+	cfg.Interfaces = func() ([]netip.Addr, error) { return own, nil }
+	turn, err := relayserver.New(cfg)
 	check(t, err)
 	return turn
 }
@@ -149,6 +173,13 @@ func (l *lab) host(at *natlab.Host, change func(*peerconn.Config)) *peerconn.Hos
 		ListenPacket: at.ListenPacket,
 		Interfaces: func() ([]holepunch.Interface, error) {
 			return []holepunch.Interface{{Name: "eth0", Prefixes: at.Addrs()}}, nil
+		},
+		LookupHost: func(context.Context, string) ([]netip.Addr, error) {
+			var addrs []netip.Addr
+			for _, p := range l.node.host.Addrs() {
+				addrs = append(addrs, p.Addr())
+			}
+			return addrs, nil
 		},
 	}
 	if change != nil {

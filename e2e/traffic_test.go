@@ -189,3 +189,5 @@ func until(t *testing.T, kind peerconn.PathKind, limit time.Duration, links ...*
 	}
 	return time.Since(start)
 }
+
+func isNoPath(err error) bool { return errors.Is(err, peerconn.ErrNoPath) }
