@@ -57,8 +57,8 @@ func (o *output) report(ctx context.Context, err error) int {
 	if err == nil {
 		return exitDone
 	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = errInterrupted
+	if ctx.Err() != nil {
+		err = errInterrupted // whatever broke because of it
 	}
 	code := exitCode(err)
 	var f *failure

@@ -103,12 +103,13 @@ func (inv *invocation) callPeer(ctx context.Context, host *peerconn.Host, ticket
 	return c, nil
 }
 
+const fixNoNode = "check the node's URL, that it runs (its /readyz says so), and that UDP to its port is let out of this network"
+
 func (inv *invocation) register(ctx context.Context, host *peerconn.Host) error {
 	inv.progress("registering at the node …")
 	defer inv.progress("")
 	if err := host.Ready(ctx); err != nil {
-		return &failure{code: exitFailed, err: fmt.Errorf("no node could be reached: %w", err),
-			fix: "check the node's URL, that it runs (its /readyz says so), and that UDP to its port is let out of this network"}
+		return &failure{code: exitFailed, err: err, fix: fixNoNode}
 	}
 	return nil
 }
@@ -171,20 +172,28 @@ func whyEnded(link *peerconn.Link) error {
 	return context.Cause(link.Context())
 }
 
+const fixNoPath = "run \"sally doctor\" on both sides; a relay (\"sally relay\" on any reachable machine) links every pair that lets UDP out"
+
 // dialFailure gives a failed dial its exit code, the list of what was tried, and
 // what to do about it.
 func dialFailure(err error, timeout time.Duration) error {
 	f := &failure{code: exitFailed, err: err}
 	if tried := (*peerconn.DialError)(nil); errors.As(err, &tried) {
 		f.tried = tried.Lines()
-		f.fix = "run \"sally doctor\" on both sides; a relay (\"sally relay\" on any reachable machine) links every pair that lets UDP out"
+		f.err = fmt.Errorf("linking to %s: %w", tried.Peer.Short(), tried.Err) // the list stands above
 	}
 	switch {
 	case errors.Is(err, peerconn.ErrOffline):
 		f.code, f.fix = exitOffline, "start \"sally listen\" there with the same --node, and check the peer's ID"
 	case errors.Is(err, peerconn.ErrRefused):
 		f.code, f.fix = exitRefused, "let the peer start \"sally listen\" with --allow and this peer's ID (\"sally id\" shows it)"
-	case errors.Is(err, context.DeadlineExceeded) && f.fix == "":
+	case errors.Is(err, peerconn.ErrNoPath):
+		f.fix = fixNoPath
+	case errors.Is(err, peerconn.ErrNoNode):
+		f.fix = fixNoNode
+	case errors.Is(err, peerconn.ErrNoAnswer):
+		f.fix = "the peer is registered but silent: it may just have left; try again, and look at it there"
+	case errors.Is(err, context.DeadlineExceeded):
 		f.fix = fmt.Sprintf("nothing came within --timeout %v: try a longer one, and \"sally doctor\" on both sides", timeout)
 	}
 	return f

@@ -202,7 +202,8 @@ func (p *pinger) finish(ctx context.Context, err error) error {
 	p.mu.Lock()
 	done := p.done
 	p.mu.Unlock()
-	done.Path = newPath(p.link.Path())
+	last := p.link.Path()
+	done.Path = newPath(last)
 	why, tried := whyEnded(p.link), p.link.Paths()
 	p.link.Close()
 	p.paths.Wait() // so that done comes last
@@ -211,6 +212,8 @@ func (p *pinger) finish(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, errPingsDone) && (done.DirectAfterMillis != nil || !p.untilDirect):
 		return nil
+	case last.Kind <= peerconn.PathNode && errors.Is(err, errUntilDirect):
+		return noPath(tried) // the node is none that counts
 	case errors.Is(err, errUntilDirect), errors.Is(err, errPingsDone):
 		return p.notDirect(done, tried)
 	case ctx.Err() != nil && endless && done.Received > 0:
@@ -222,6 +225,14 @@ func (p *pinger) finish(ctx context.Context, err error) error {
 		err = fmt.Errorf("the link broke: %w", why)
 	}
 	return dialFailure(err, p.timeout)
+}
+
+func noPath(tried []peerconn.PathReport) error {
+	f := &failure{code: exitFailed, err: peerconn.ErrNoPath, fix: fixNoPath}
+	for _, r := range tried {
+		f.tried = append(f.tried, triedLine(r))
+	}
+	return f
 }
 
 func triedLine(r peerconn.PathReport) string {

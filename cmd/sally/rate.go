@@ -18,7 +18,7 @@ func parseRate(text string) (bitsPerSecond float64, err error) {
 		}
 	}
 	n, err := strconv.ParseFloat(number, 64)
-	if err != nil || !(n > 0) || n*factor < 1e4 {
+	if err != nil || !(n*factor >= 1e4 && n*factor <= 1e15) {
 		return 0, usagef("--max-rate %q: want a rate of 10kbit or more, as in 10mbit", text)
 	}
 	return n * factor, nil

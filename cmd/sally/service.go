@@ -121,7 +121,7 @@ func (s *services) run(ctx context.Context) {
 			return
 		}
 		go func() { // ends with its stream, which ends with the link
-			if err := s.answer(ctx, stream); err != nil {
+			if err := s.answer(stream); err != nil {
 				stream.CancelRead(0)
 				stream.CancelWrite(0)
 			}
@@ -129,7 +129,7 @@ func (s *services) run(ctx context.Context) {
 	}
 }
 
-func (s *services) answer(ctx context.Context, stream *peerconn.Stream) error {
+func (s *services) answer(stream *peerconn.Stream) error {
 	stream.SetReadDeadline(time.Now().Add(lineTimeout))
 	text, err := readServiceLine(stream)
 	if err != nil {
@@ -143,7 +143,7 @@ func (s *services) answer(ctx context.Context, stream *peerconn.Stream) error {
 	case len(words) == 1 && words[0] == "pipe":
 		return s.answerPipe(stream)
 	case len(words) == 2 && words[0] == "settle":
-		return s.answerSettle(ctx, stream, words[1])
+		return s.answerSettle(stream, words[1])
 	case len(words) == 3 && words[0] == "speed":
 		return answerSpeed(stream, words[1], words[2])
 	}
@@ -180,12 +180,12 @@ func (s *services) answerPipe(stream *peerconn.Stream) error {
 	return err
 }
 
-func (s *services) answerSettle(ctx context.Context, stream *peerconn.Stream, count string) error {
+func (s *services) answerSettle(stream *peerconn.Stream, count string) error {
 	n, err := strconv.ParseUint(count, 10, 31)
 	if err != nil {
 		return refuse(stream, "settle wants a number")
 	}
-	if err := s.received.wait(ctx, int(n)); err != nil {
+	if err := s.received.wait(s.link.Context(), int(n)); err != nil {
 		return err
 	}
 	if err := writeLine(stream, "ok"); err != nil {
