@@ -38,10 +38,10 @@ func TestNodeRestart(t *testing.T) {
 func (m *meeting) pingUntilFound(t *testing.T, at *place, peer string) result {
 	t.Helper()
 	start := time.Now()
-	for {
+	for calls := 1; ; calls++ {
 		r := m.ping(t, at, peer, "-c", "3", "-i", "100ms", "--timeout", "10s")
 		if r.code != exitOffline || time.Since(start) > longEnough {
-			t.Logf("the listener was found %.1f s after the node was back", time.Since(start).Seconds())
+			t.Logf("%.1f s after the node was back, call %d ended with %d", time.Since(start).Seconds(), calls, r.code)
 			return r
 		}
 	}
