@@ -69,6 +69,9 @@ const (
 	flagRelayed checkFlags = 1 << iota
 	// flagConfirmed: the sender's own checks over this path are answered.
 	flagConfirmed
+	// flagUnanswered: they were, and are not any more. What the receiver sends over this
+	// path does not arrive, although this does.
+	flagUnanswered
 )
 
 // CheckTag reads the tag of a packet that looks like a check, and whether it does.

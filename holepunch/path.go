@@ -46,20 +46,22 @@ func (k PathKind) String() string {
 
 // A State is what is known of a path.
 //
-//	         due             ping heard              our check answered
-//	Waiting ─────▶ Checking ────────────▶ Heard ───────────────────▶ Confirmed ─┐
-//	 ▲   │           │  │  ▲               │  ▲                       ▲   │   │   │ inbound ping,
-//	 │   └───────────┼──┼──┼───────────────┼──┘ ping heard            │   │   │   │ keepalive answered
-//	 │               │  │  │               │                          │   │   ▲───┘
-//	 │   needless    │  └──┼───────────────┼──────────────────────────┘   │
-//	 ├───────────────┘     │ ping after    │ 2 s without an answer        │ 4 probes unanswered
-//	 │                     │ silence       ▼                              │
-//	 │  10 s unanswered:   └──────────── Failed ◀─────────────────────────┤
-//	 │  Checking → Failed                  │ ping heard → Heard;          │ not needed, and
-//	 │                                     │ recheck answered → Confirmed │ the peer stopped too
-//	 └─────────────────────────────────────┴──────────────────────────────┘
+//	Waiting ──▶ Checking    Start is reached, or the spare is needed
+//	Checking ─▶ Heard       first inbound ping
+//	         ─▶ Confirmed   our check is answered
+//	         ─▶ Failed      SessionConfig.Duration without
+//	         ─▶ Waiting     needless: another path of its kind works
+//	Heard ────▶ Confirmed   our check is answered
+//	      ────▶ Failed      2 s without
+//	Confirmed ▶ Failed      four probes unanswered
+//	          ▶ Checking    the peer says that ours do not arrive
+//	          ▶ Waiting     not needed, by the peer either
+//	Failed ───▶ Heard       inbound ping, for the first time
+//	       ───▶ Checking    inbound ping, after a failure in Heard or Confirmed
+//	       ───▶ Confirmed   a recheck is answered
 //
-// Restart takes every state back to Waiting.
+// Waiting goes to Heard by an inbound ping as Checking does. Any state goes to Failed when its base
+// is removed or cannot send, and to Waiting by Restart.
 type State uint8
 
 const (
@@ -76,7 +78,7 @@ const (
 	// a keepalive or Probe stays unanswered, or when the path is not needed.
 	Confirmed
 	// Failed: PathStatus.FailWhy says why. Checked again, slowly, where it would be an
-	// improvement; an inbound ping revives it at once.
+	// improvement, and at once when a ping comes in.
 	Failed
 )
 
@@ -106,7 +108,7 @@ type path struct {
 	state       State
 	run         run
 	why         string    // of the last failure
-	heardAt     time.Time // entered Heard, and no check of ours was answered since
+	doubtedAt   time.Time // what we send need not arrive: heard, or failed, since then and not answered since
 	confirmedAt time.Time // entered Confirmed last; zero: never was
 	lastHeard   time.Time // any authentic check
 	lastPing    time.Time // the peer's own interest in this path
@@ -115,7 +117,7 @@ type path struct {
 
 // tally is what the checks of a path measured.
 type tally struct {
-	rtt            time.Duration // smoothed
+	rtt, rttVar    time.Duration // smoothed, RFC 6298
 	observed       netip.AddrPort
 	peerConfirmed  bool // the peer says that its checks are answered
 	sent, received int  // checks, both types
@@ -237,6 +239,9 @@ func (p *path) whyNot(now time.Time) string {
 		}
 		return fmt.Sprintf("no check was sent to %v yet", p.Remote)
 	case Checking:
+		if !p.confirmedAt.IsZero() {
+			return p.why
+		}
 		return unanswered(now, p)
 	case Heard:
 		return fmt.Sprintf("%v was heard, but our checks are not answered: %s", p.Remote, unanswered(now, p))

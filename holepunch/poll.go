@@ -123,18 +123,21 @@ func (s *Session) setState(now time.Time, p *path, to State, why string) {
 	if why != "" {
 		p.why = why
 	}
+	if from == Confirmed && (to == Failed || to == Checking) {
+		p.doubtedAt = now
+	}
 	switch to {
 	case Waiting:
 		p.run = run{}
 	case Checking:
 		p.run = run{started: now, next: now}
 	case Heard:
-		p.heardAt = now
+		p.doubtedAt = now
 		p.run = run{started: now, next: now}
 	case Confirmed:
 		s.enterConfirmed(now, p, from)
 	case Failed:
-		p.run = run{started: now}
+		s.enterFailed(now, p, from)
 	}
 	if (from == Confirmed) != (to == Confirmed) {
 		s.reconsider(now)
@@ -143,10 +146,19 @@ func (s *Session) setState(now time.Time, p *path, to State, why string) {
 	}
 }
 
+// enterFailed tells the peer, in case only its packets arrive and ours do not: it must
+// not go on sending data to nowhere until it finds out by itself.
+func (s *Session) enterFailed(now time.Time, p *path, from State) {
+	if from == Confirmed && s.hasBase(p.Base) {
+		s.ping(now, p)
+	}
+	p.run = run{started: now}
+}
+
 // enterConfirmed ends what was under way. A path that was not confirmed before is checked
 // once more at once, which tells the peer that we are, and measures the round trip a second time.
 func (s *Session) enterConfirmed(now time.Time, p *path, from State) {
-	p.heardAt = time.Time{}
+	p.doubtedAt = time.Time{}
 	p.run = run{started: now}
 	wait := s.cfg.Keepalive
 	if from != Confirmed {
@@ -206,15 +218,26 @@ func (s *Session) keepalive(now time.Time, p *path) {
 	}
 }
 
-// probe sends one probe and sets the time of its retransmission.
+// probe sends one probe and sets the time of the next, or of the verdict. A keepalive gives the first the
+// time that an answer takes, and then hurries. Where the owner suspects something (run.backoff is set then)
+// all leave at once: data is being sent to nowhere, and a false alarm costs little because a late answer
+// still confirms the path.
 func (s *Session) probe(now time.Time, p *path) {
 	if p.run.tries == 0 {
-		p.run = run{started: now, backoff: max(p.tally.rtt*6/5, minProbe)}
-	} else {
-		p.run.backoff = p.run.backoff * 3 / 2
+		p.run = run{started: now, backoff: p.run.backoff}
 	}
 	s.ping(now, p)
-	p.run.next = now.Add(p.run.backoff)
+	wait := max(p.tally.rtt/2, minProbe)
+	switch {
+	case p.run.tries >= probeTries:
+		p.run.next = later(now.Add(p.tally.timeout()), p.run.started.Add(minVerdict))
+		return
+	case p.run.backoff != 0:
+		wait = p.run.backoff
+	case p.run.tries == 1:
+		wait = max(p.tally.rtt*6/5, minProbe)
+	}
+	p.run.next = now.Add(wait)
 }
 
 // recheck is the slow cadence of a failed path that would be an improvement.
@@ -344,6 +367,9 @@ func (s *Session) send(p *path, c check) {
 	}
 	if p.state == Confirmed {
 		c.flags |= flagConfirmed
+	}
+	if p.state == Failed && !p.confirmedAt.IsZero() {
+		c.flags |= flagUnanswered
 	}
 	p.tally.sent++
 	s.out = append(s.out, Outgoing{Path: p.Path, Bytes: s.keys.seal(make([]byte, 0, CheckSize), c)})

@@ -47,12 +47,16 @@ func (s *Session) receivePing(now time.Time, from Path, c check) error {
 	p.lastPing = now
 	switch p.state {
 	case Waiting, Checking, Failed:
-		if p.heardAt.IsZero() {
+		if p.doubtedAt.IsZero() {
 			s.setState(now, p, Heard, "")
-		} else if p.state != Checking { // heard before, and we never got through: only an answer makes it usable
+		} else if p.state != Checking { // only an answer makes it usable again
 			s.setState(now, p, Checking, "")
 		}
-	case Heard, Confirmed:
+	case Confirmed:
+		if c.flags&flagUnanswered != 0 {
+			s.setState(now, p, Checking, fmt.Sprintf("worked, then %v said that nothing of ours arrives", p.Remote))
+		}
+	case Heard:
 	}
 	if len(s.out) >= maxQueued {
 		return fmt.Errorf("%w: %d packets wait for Poll", ErrLimit, len(s.out))
@@ -135,12 +139,16 @@ func (s *Session) forgetFailed() bool {
 	return true
 }
 
-// addRTT smooths as RFC 6298 section 2 does, with alpha = 1/8.
+// addRTT smooths as RFC 6298 section 2 does, with alpha = 1/8 and beta = 1/4.
 func (t *tally) addRTT(sample time.Duration) {
 	sample = max(sample, time.Microsecond)
 	if t.rtt == 0 {
-		t.rtt = sample
+		t.rtt, t.rttVar = sample, sample/2
 		return
 	}
+	t.rttVar += ((t.rtt - sample).Abs() - t.rttVar) / 4
 	t.rtt += (sample - t.rtt) / 8
 }
+
+// timeout is how long an answer may take: RFC 6298's RTO, without its minimum of a second.
+func (t *tally) timeout() time.Duration { return min(t.rtt+4*t.rttVar, maxTimeout) }

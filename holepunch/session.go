@@ -45,11 +45,13 @@ const (
 	rareBackoff   = 200 * time.Millisecond
 	rareMax       = 2 * time.Second
 	consent       = 2 * time.Second // Heard without an answer to us
-	minProbe      = 30 * time.Millisecond
 	probeTries    = 4
-	settle        = time.Second     // from Confirmed to the first keepalive; others stop then
-	firstRecheck  = 5 * time.Second // of a pair that never worked
-	firstRevive   = time.Second     // of one that did
+	minProbe      = 30 * time.Millisecond  // between two probes
+	minVerdict    = 300 * time.Millisecond // from the first probe: a queue may have filled since the last round trip
+	maxTimeout    = time.Second            // for the answer to the last
+	settle        = time.Second            // from Confirmed to the first keepalive; others stop then
+	firstRecheck  = 5 * time.Second        // of a pair that never worked
+	firstRevive   = time.Second            // of one that did
 	maxRecheck    = 30 * time.Second
 	pendingFor    = 5 * time.Second // a pong later than this is no answer
 	maxSendErrors = 3
@@ -217,8 +219,9 @@ func (s *Session) Touch(now time.Time, at Path) {
 	p.run.next = now.Add(s.cfg.Keepalive) // later than it was: the cached deadline stays valid
 }
 
-// Probe checks p at once, retransmits quickly, and fails it when four probes stay
-// unanswered: for the owner's suspicion that the path died. During a probe it does nothing.
+// Probe checks p with four probes in quick succession, and fails it when none is answered in the
+// time that answers take (RFC 6298's timeout, 300 ms at least): for the owner's suspicion that the path
+// died. During a probe it does nothing. A path that is not confirmed is checked once.
 func (s *Session) Probe(now time.Time, at Path) {
 	s.tick(now)
 	p := s.lookup(at)
@@ -228,6 +231,7 @@ func (s *Session) Probe(now time.Time, at Path) {
 	switch {
 	case p.state == Confirmed && p.run.tries > 0: // one is under way
 	case p.state == Confirmed:
+		p.run.backoff = max(p.tally.rtt/8, minProbe)
 		s.probe(now, p)
 	default:
 		p.run.next = now
@@ -261,7 +265,7 @@ func (s *Session) Restart(now, start time.Time) {
 
 // begin forgets what is known of p and checks it anew.
 func (s *Session) begin(now time.Time, p *path) {
-	p.heardAt, p.confirmedAt, p.why = time.Time{}, time.Time{}, ""
+	p.doubtedAt, p.confirmedAt, p.why = time.Time{}, time.Time{}, ""
 	s.setState(now, p, Waiting, "")
 	p.run.next = later(now, s.cfg.Start)
 }

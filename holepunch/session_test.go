@@ -450,20 +450,50 @@ func TestKeepaliveUnansweredFails(t *testing.T) {
 	p := testPath("192.0.2.1:4000")
 	ts.confirm(p, 40*ms)
 	ts.advance(3 * time.Second)
-	at := ts.wantCount(p, 5, 6, "four probes, then rechecks")
-	// 1.2 round trips of 40 ms, then half as long again each time.
-	if gap := at[1] - at[0]; gap != 48*ms {
-		t.Errorf("first retransmission after %v, want 48 ms", gap)
+	at := ts.wantCount(p, 6, 7, "four probes, the news, then rechecks")
+	// 1.2 round trips of 40 ms, then half of one, but 30 ms at least.
+	if got := fmt.Sprint(at[1]-at[0], at[2]-at[1], at[3]-at[2]); got != "48ms 30ms 30ms" {
+		t.Errorf("probes %s apart", got)
 	}
-	if gap := at[2] - at[1]; gap != 72*ms {
-		t.Errorf("second after %v, want 72 ms", gap)
+	if verdict := at[4] - at[0]; verdict != 300*ms {
+		t.Errorf("verdict after %v", verdict)
 	}
 	ts.wantState(p, Failed, "unanswered")
-	ts.wantWhy(p, "worked, then no answer to 4 probes sent to 192.0.2.1:4000 in 0.4 s")
+	ts.wantWhy(p, "worked, then no answer to 4 probes sent to 192.0.2.1:4000 in 0.3 s")
 	ts.advance(time.Minute)
 	ts.wantCount(p, 3, 7, "rechecked, ever more rarely, because it once worked")
 	ts.writePing(p, 0)
-	ts.wantState(p, Heard, "an inbound ping revives it")
+	ts.wantState(p, Checking, "an inbound ping revives it, but it must not carry data yet")
+	ts.writePong(ts.wantPing(p, "a triggered check"), 0)
+	ts.wantState(p, Confirmed, "an answer is proof")
+}
+
+// A path that dies in one direction only: the side whose packets still arrive tells the other.
+func TestOneWayFailure(t *testing.T) {
+	ts := newTestSession(t, SessionConfig{}, "192.0.2.1:4000")
+	p := testPath("192.0.2.1:4000")
+	ts.confirm(p, 10*ms)
+	ts.writePing(p, flagUnanswered)
+	ts.wantState(p, Checking, "the peer says that nothing of ours arrives")
+	ts.wantWhy(p, "192.0.2.1:4000 said that nothing of ours arrives")
+	ts.writePing(p, flagUnanswered)
+	ts.writePing(p, 0)
+	ts.wantState(p, Checking, "pings of the peer do not change that")
+	ts.writePong(ts.wantPing(p, "checked at once"), flagConfirmed)
+	ts.wantState(p, Confirmed, "an answer does")
+	ts.forget()
+
+	ts.s.Probe(ts.now, p)
+	ts.advance(301 * ms)
+	ts.wantState(p, Failed, "no answer")
+	for range 4 {
+		if o := ts.wantPing(p, "a probe"); o.flags&flagUnanswered != 0 {
+			t.Errorf("a probe says that nothing arrives, before that is known")
+		}
+	}
+	if o := ts.wantPing(p, "the news"); o.flags&flagUnanswered == 0 {
+		t.Errorf("the peer is not told that nothing of it arrives")
+	}
 }
 
 func TestProbe(t *testing.T) {
@@ -481,15 +511,37 @@ func TestProbe(t *testing.T) {
 	ts.wantState(p, Confirmed, "it was answered")
 
 	ts.s.Probe(ts.now, p)
-	ts.advance(243 * ms) // 30 + 45 + 67.5 + 101.25
+	ts.advance(299 * ms)
 	ts.wantState(p, Confirmed, "the last probe may still be answered")
-	ts.advance(1 * ms)
-	ts.wantState(p, Failed, "four probes from 30 ms on")
 	ts.wantCount(p, 4, 4, "up to four")
+	ts.advance(1 * ms)
+	ts.wantState(p, Failed, "300 ms, though the round trip is 10: a queue may have filled")
+	ts.forget()
 	ts.s.Probe(ts.now, p)
 	ts.writePong(ts.wantPing(p, "a failed path is checked once"), 0)
 	ts.wantState(p, Confirmed, "and comes back")
 	ts.s.Probe(ts.now, testPath("192.0.2.1:9999")) // unknown: nothing happens
+}
+
+// On a slow path the verdict takes less than two round trips.
+func TestProbeOfSlowPath(t *testing.T) {
+	ts := newTestSession(t, SessionConfig{}, "192.0.2.1:4000")
+	p := testPath("192.0.2.1:4000")
+	ts.confirm(p, 200*ms)
+	for range 20 {
+		ts.s.Probe(ts.now, p)
+		o := ts.wantPing(p, "a probe")
+		ts.advance(200 * ms)
+		ts.writePong(o, 0)
+		ts.forget()
+	}
+	ts.wantState(p, Confirmed, "answered every time")
+	ts.s.Probe(ts.now, p)
+	ts.advance(289 * ms) // three times 30, then the timeout: 200 and what is left of the variance
+	ts.wantState(p, Confirmed, "the last probe may still be answered")
+	ts.advance(60 * ms)
+	ts.wantState(p, Failed, "less than two round trips")
+	ts.wantCount(p, 5, 5, "four probes and the news")
 }
 
 func TestSparesAreDropped(t *testing.T) {
