@@ -39,7 +39,15 @@ Examples:
 			stringFlag("right", string(natlab.SitePortRestricted), "what stands in front of the right peer: a `TYPE`"),
 		},
 		Action: r.action("", func(ctx context.Context, inv *invocation) error {
-			d, err := newDemo(inv)
+			left, err := inv.siteKind("left")
+			if err != nil {
+				return err
+			}
+			right, err := inv.siteKind("right")
+			if err != nil {
+				return err
+			}
+			d, err := newDemo(inv, left, right)
 			if err != nil {
 				return err
 			}
@@ -74,19 +82,13 @@ type demo struct {
 	left, right *demoPeer
 }
 
-func newDemo(inv *invocation) (d *demo, err error) {
-	kinds := [2]natlab.SiteKind{}
-	for i, flag := range []string{"left", "right"} {
-		if kinds[i], err = inv.siteKind(flag); err != nil {
-			return nil, err
-		}
-	}
+func newDemo(inv *invocation, left, right natlab.SiteKind) (d *demo, err error) {
 	d = &demo{invocation: inv}
 	if d.lab, err = newDemoLab(inv); err != nil {
 		return nil, fmt.Errorf("building the small internet: %w", err)
 	}
-	if d.left, err = d.lab.peer(kinds[0], "left"); err == nil {
-		d.right, err = d.lab.peer(kinds[1], "right")
+	if d.left, err = d.lab.peer(left, "left"); err == nil {
+		d.right, err = d.lab.peer(right, "right")
 	}
 	if err != nil {
 		d.close()

@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -12,26 +12,38 @@ import (
 	"github.com/sallyport-net/sallyport/holepunch/natlab"
 )
 
-// TestDemoPairs runs the demo for pairs of every kind of home, all at once: it must link
-// every one of them.
+// transcript is an invocation whose output is kept.
+type transcript struct{ out, err bytes.Buffer }
+
+func (tr *transcript) invocation() *invocation {
+	o := newOutput(&tr.out, &tr.err)
+	o.json = true
+	return &invocation{output: o, log: slog.New(slog.DiscardHandler)}
+}
+
+// TestDemoPairs runs the demo for every kind of home, all at once: it must link every one.
 func TestDemoPairs(t *testing.T) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for _, left := range natlab.SiteKinds() {
-		for _, right := range []natlab.SiteKind{natlab.SitePortRestricted, natlab.SiteSymmetric} {
-			if left == natlab.SiteUDPBlocked {
-				continue // nothing to link: see testdata/demo.txtar
-			}
-			all.Go(func() {
-				var out, errOut bytes.Buffer
-				code := run(t.Context(), []string{"sally", "demo", "--left", string(left), "--right", string(right), "--json"},
-					strings.NewReader(""), &out, &errOut)
-				done := lastEvent(t, out.Bytes())
-				if code != exitDone || done["event"] != "done" || done["received"] != float64(demoPings) {
-					t.Errorf("%s x %s: exit code %d, said %s%s", left, right, code, &out, &errOut)
-				}
-			})
+		if left == natlab.SiteUDPBlocked {
+			continue // nothing to link: see testdata/demo.txtar
 		}
+		all.Go(func() {
+			var tr transcript
+			d, err := newDemo(tr.invocation(), left, natlab.SitePortRestricted)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer d.close()
+			if err := d.run(t.Context()); err != nil {
+				t.Errorf("%s: %v; said %s", left, err, &tr.out)
+			}
+			if done := lastEvent(t, tr.out.Bytes()); done["event"] != "done" || done["received"] != float64(demoPings) {
+				t.Errorf("%s: ended with %v", left, done)
+			}
+		})
 	}
 }
 
@@ -46,25 +58,13 @@ func lastEvent(t *testing.T, out []byte) (e map[string]any) {
 
 // TestUntilDirectFails: two symmetric NATs are linked by the relay, which is not what was asked for.
 func TestUntilDirectFails(t *testing.T) {
-	var out, errOut bytes.Buffer
-	r := &runner{out: newOutput(&out, &errOut)}
-	r.out.json = true
-	log, err := newLogger(io.Discard, "off")
+	var tr transcript
+	inv := tr.invocation()
+	d, err := newDemo(inv, natlab.SiteSymmetric, natlab.SiteSymmetric)
 	if err != nil {
 		t.Fatal(err)
 	}
-	inv := &invocation{output: r.out, log: log}
-	d := &demo{invocation: inv}
-	if d.lab, err = newDemoLab(inv); err != nil {
-		t.Fatal(err)
-	}
 	defer d.close()
-	if d.left, err = d.lab.peer(natlab.SiteSymmetric, "left"); err != nil {
-		t.Fatal(err)
-	}
-	if d.right, err = d.lab.peer(natlab.SiteSymmetric, "right"); err != nil {
-		t.Fatal(err)
-	}
 	for _, p := range []*demoPeer{d.left, d.right} {
 		if err := p.host.Ready(t.Context()); err != nil {
 			t.Fatal(err)
@@ -82,16 +82,16 @@ func TestUntilDirectFails(t *testing.T) {
 		invocation: inv, interval: 100 * time.Millisecond, untilDirect: true, timeout: 500 * time.Millisecond,
 		moved: make(chan struct{}, 1), sentAt: map[uint64]time.Time{}, call: &call{host: d.left.host, link: link, asked: time.Now()},
 	}
-	code := r.out.report(t.Context(), p.run(t.Context()))
+	code := inv.report(t.Context(), p.run(t.Context()))
 	if code != exitNotAs {
-		t.Errorf("exit code %d, want %d; said %s%s", code, exitNotAs, &out, &errOut)
+		t.Errorf("exit code %d, want %d; said %s%s", code, exitNotAs, &tr.out, &tr.err)
 	}
 	for _, want := range []string{`"event":"done"`, `"direct":false,"direct_after_ms":null`, `"via":"` + demoNodeName + `"`, `"event":"error"`, `"code":3`} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("no %s in %s", want, &out)
+		if !strings.Contains(tr.out.String(), want) {
+			t.Errorf("no %s in %s", want, &tr.out)
 		}
 	}
-	if !strings.Contains(errOut.String(), "connected, but not direct within 500ms: relay through "+demoNodeName) {
-		t.Errorf("said %s", &errOut)
+	if !strings.Contains(tr.err.String(), "connected, but not direct within 500ms: relay through "+demoNodeName) {
+		t.Errorf("said %s", &tr.err)
 	}
 }

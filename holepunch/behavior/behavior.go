@@ -12,7 +12,7 @@
 // independent or not; from one, nothing but the mapped address.
 //
 // What it guarantees: one request per server and test, retransmitted at most
-// five times, so that a measurement sends some dozens of small packets; it ends
+// three times, so that a measurement sends some dozens of small packets; it ends
 // within [MaxTime]; an answer counts only with the transaction ID of a request.
 // What was not measured is [Unknown], never guessed.
 //

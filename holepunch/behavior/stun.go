@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	transmissions = 5    // of one request
+	transmissions = 4    // of one request
 	maxPacket     = 1500 // larger answers are cut and do not parse
 	patience      = 4    // RTOs of the last transmission's own that are waited after it
 )
