@@ -18,7 +18,7 @@ var secret = []byte("a secret of the tests")
 // waitTime bounds waits for what must come; nothing is measured by it.
 const waitTime = 20 * time.Second
 
-func testContext(t *testing.T) context.Context {
+func testContext(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitTime)
 	t.Cleanup(cancel)
@@ -28,11 +28,11 @@ func testContext(t *testing.T) context.Context {
 // harness is a server of ours on loopback and what a client needs for it.
 type harness struct {
 	*server.Server
-	t    *testing.T
+	t    testing.TB
 	addr netip.AddrPort
 }
 
-func listen(t *testing.T, ip string) *net.UDPConn {
+func listen(t testing.TB, ip string) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(ip), 0)))
 	if err != nil {
@@ -44,7 +44,7 @@ func listen(t *testing.T, ip string) *net.UDPConn {
 func addrOf(c net.PacketConn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
 
 // startServer runs a server on ip that relays to loopback; change adapts its Config.
-func startServer(t *testing.T, ip string, change func(*server.Config)) *harness {
+func startServer(t testing.TB, ip string, change func(*server.Config)) *harness {
 	t.Helper()
 	conn := listen(t, ip)
 	cfg := server.Config{

@@ -6,8 +6,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pion/turn/v5"
 
@@ -48,6 +50,7 @@ type allocation struct {
 	peers     map[uint16]netip.AddrPort // by channel
 	channels  map[netip.AddrPort]uint16 // by peer
 	closeOnce sync.Once
+	isClosed  atomic.Bool
 }
 
 // generator is pion's RelayAddressGenerator for one listener; it runs in the goroutine that owns
@@ -148,6 +151,7 @@ func (a *allocation) ReadFrom(b []byte) (int, net.Addr, error) {
 	for failed := 0; ; {
 		n, from, err := a.sock.read(a.buf[channelDataHeadLen:])
 		if err != nil {
+			a.endReader()
 			if failed++; failed < maxReadErrors && !errors.Is(err, net.ErrClosed) {
 				continue
 			}
@@ -165,6 +169,15 @@ func (a *allocation) ReadFrom(b []byte) (int, net.Addr, error) {
 		} else if a.isPermitted(from.Addr()) {
 			return copy(b, payload), net.UDPAddrFromAddrPort(from), nil
 		}
+	}
+}
+
+// endReader ends pion's reading goroutine, which is the caller, once pion has closed a. With an
+// error that goroutine would delete the allocation of a's 5-tuple, and by now that may be the
+// client's next one.
+func (a *allocation) endReader() {
+	if a.isClosed.Load() {
+		runtime.Goexit()
 	}
 }
 
@@ -203,6 +216,9 @@ func (a *allocation) send(b []byte, peer netip.AddrPort) (int, error) {
 
 // Close ends the allocation, gives its slot back and closes the socket.
 func (a *allocation) Close() error {
-	a.closeOnce.Do(func() { a.listener.server.closed(a) })
+	a.closeOnce.Do(func() {
+		a.isClosed.Store(true)
+		a.listener.server.closed(a)
+	})
 	return nil
 }

@@ -68,14 +68,9 @@ func (l *listener) silent() {
 	if r.key == nil || r.answered || r.typ.Class != stun.ClassRequest {
 		return
 	}
-	code := 0
-	switch a := l.alloc(r.src); {
-	case a == nil:
-		code = codeMismatch
-	case a.user != r.user:
+	code := codeMismatch
+	if a := l.alloc(r.src); a != nil && a.user != r.user {
 		code = codeWrongUser
-	default:
-		return
 	}
 	if b := l.errorResponse(code); b != nil {
 		r.answered = true
