@@ -3,10 +3,8 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -191,3 +189,45 @@ func until(t *testing.T, kind peerconn.PathKind, limit time.Duration, links ...*
 }
 
 func isNoPath(err error) bool { return errors.Is(err, peerconn.ErrNoPath) }
+
+// chatter asks over one stream of the link ten times a second until stopped.
+type chatter struct {
+	stop chan struct{}
+	done chan error
+	asks int
+	slow time.Duration // the longest answer
+}
+
+func chat(t *testing.T, l *peerconn.Link) *chatter {
+	t.Helper()
+	c := &chatter{stop: make(chan struct{}), done: make(chan error, 1)}
+	s, err := l.OpenStream(t.Context())
+	check(t, err)
+	go func() { // ends with stop
+		defer s.Close()
+		for {
+			select {
+			case <-c.stop:
+				c.done <- nil
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			start := time.Now()
+			if err := askOn(s); err != nil {
+				c.done <- err
+				return
+			}
+			c.asks++
+			c.slow = max(c.slow, time.Since(start))
+		}
+	}()
+	return c
+}
+
+func (c *chatter) finish(t *testing.T) {
+	t.Helper()
+	close(c.stop)
+	if err := <-c.done; err != nil {
+		t.Errorf("the conversation broke after %d answers: %v", c.asks, err)
+	}
+}
