@@ -140,13 +140,19 @@ func (m *meeting) reachesDirectly(t *testing.T, left, right *place) result {
 	t.Helper()
 	callee, peer := m.listen(t, right)
 	r := m.ping(t, left, peer, untilDirect...)
+	r.wantDirect(callee)
+	return r
+}
+
+// wantDirect wants a ping to have ended as --until-direct should.
+func (r result) wantDirect(callee *command) {
+	r.t.Helper()
 	if r.code != exitDone {
 		r.fatalf("exit code %d, want a direct path and 0\n%s", r.code, callee.transcript())
 	}
 	if !r.done().Direct {
 		r.fatalf("done does not say direct\n%s", callee.transcript())
 	}
-	return r
 }
 
 func (m *meeting) reachesByRelay(t *testing.T, left, right *place) result {

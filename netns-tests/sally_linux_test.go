@@ -245,6 +245,15 @@ func (c *command) kill() {
 	c.stop()
 }
 
+// dump makes a command that hangs write its stacks into the transcript and die.
+func (c *command) dump() {
+	_ = c.cmd.Process.Signal(syscall.SIGQUIT)
+	select {
+	case <-c.ended:
+	case <-time.After(5 * time.Second):
+	}
+}
+
 // fatalf ends the test and shows all that the command wrote.
 func (c *command) fatalf(format string, args ...any) {
 	c.t.Helper()
@@ -279,6 +288,7 @@ func (c *command) wantWhere(name string, fits func(event) bool) event {
 				return e
 			}
 		case <-deadline.C:
+			c.dump()
 			c.fatalf("no %q event of %s in %v", name, c.title, longEnough)
 		}
 	}
@@ -308,6 +318,7 @@ func (c *command) result() result {
 			r.code = c.cmd.ProcessState.ExitCode()
 			return r
 		case <-deadline.C:
+			c.dump()
 			c.fatalf("%s did not end in %v", c.title, longEnough)
 		}
 	}
