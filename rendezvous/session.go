@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -250,14 +251,16 @@ func (s *session) publish(reg Registration) {
 	}
 }
 
-// atNode puts the node's own IP where an address has none.
+// atNode puts the node's own IP where an address has none, and drops doubles.
 func atNode(addrs []netip.AddrPort, node netip.Addr) []netip.AddrPort {
 	out := make([]netip.AddrPort, 0, len(addrs))
 	for _, a := range addrs {
 		if a.Addr().IsUnspecified() {
 			a = netip.AddrPortFrom(node, a.Port())
 		}
-		out = append(out, a)
+		if !slices.Contains(out, a) {
+			out = append(out, a)
+		}
 	}
 	return out
 }

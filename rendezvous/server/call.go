@@ -91,6 +91,7 @@ func (s *session) placeCall(stream *quic.Stream, reader *wire.Reader, payload []
 func (s *session) connect(stream *quic.Stream, request wire.Call) (*call, wire.End) {
 	if what := s.overLimit(request.Peer, time.Now()); what != "" {
 		s.server.counters.limited.Add(1)
+		s.strike()
 		return nil, wire.End{Code: wire.EndLimited, Reason: what}
 	}
 	callee := s.server.registry.find(request.Peer)

@@ -29,6 +29,7 @@ type Limits struct {
 	CallsPerCallee Rate // 100/s, burst 200
 	Messages       Rate // 400/s, burst 400: of one peer, in all its calls
 	Requests       Rate // 10/s, burst 50: presence and relays, of one peer
+	Strikes        Rate // 20/s, burst 400: what a peer tries beyond these; then it is disconnected
 
 	Handshakes       Rate // 200/s, burst 400: above, addresses are verified first
 	HandshakesPrefix Rate // 20/s, burst 50: the same from one network
@@ -56,8 +57,8 @@ type limiters struct {
 
 	connections, perPrefix, callsAtOnce, inbox int
 
-	sender, pair, prefix, callee, messages, requests *buckets
-	handshakes, unverified, stun, stunPrefix         *buckets
+	sender, pair, prefix, callee, messages, requests, strikes *buckets
+	handshakes, unverified, stun, stunPrefix                  *buckets
 }
 
 func newLimiters(l Limits) *limiters {
@@ -73,6 +74,7 @@ func newLimiters(l Limits) *limiters {
 		callee:      newBuckets(l.CallsPerCallee.or(100, 200), 1<<15),
 		messages:    newBuckets(l.Messages.or(400, 400), 1<<15),
 		requests:    newBuckets(l.Requests.or(10, 50), 1<<15),
+		strikes:     newBuckets(l.Strikes.or(20, 400), 1<<15),
 		handshakes:  newBuckets(l.Handshakes.or(200, 400), 1),
 		unverified:  newBuckets(l.HandshakesPrefix.or(20, 50), 1<<13),
 		stun:        newBuckets(l.STUN.or(20_000, 20_000), 1),
@@ -95,8 +97,8 @@ type buckets struct {
 }
 
 type slot struct {
-	used float32 // tokens taken and not given back yet
-	at   float32 // seconds since start
+	used float64       // tokens taken and not given back yet
+	at   time.Duration // since start
 }
 
 func newBuckets(rate Rate, n int) *buckets {
@@ -104,7 +106,7 @@ func newBuckets(rate Rate, n int) *buckets {
 }
 
 // allow takes cost tokens if they are there.
-func (b *buckets) allow(key uint64, now time.Time, cost float32) bool {
+func (b *buckets) allow(key uint64, now time.Time, cost float64) bool {
 	if b.rate.PerSecond < 0 {
 		return true
 	}
@@ -114,12 +116,12 @@ func (b *buckets) allow(key uint64, now time.Time, cost float32) bool {
 		b.start = now
 	}
 	s := &b.slots[key%uint64(len(b.slots))]
-	at := float32(now.Sub(b.start).Seconds())
+	at := now.Sub(b.start)
 	if gap := at - s.at; gap > 0 {
-		s.used = max(0, s.used-gap*float32(b.rate.PerSecond))
+		s.used = max(0, s.used-gap.Seconds()*b.rate.PerSecond)
 		s.at = at
 	}
-	if s.used+cost > float32(b.rate.Burst) {
+	if s.used+cost > float64(b.rate.Burst) {
 		return false
 	}
 	s.used += cost

@@ -76,6 +76,14 @@ func (s *session) broken(what string) {
 	s.conn.CloseWithError(wire.CodeProtocol, what)
 }
 
+// strike disconnects a peer that goes on although it was told that it is
+// limited. It may come back, which costs it more than it costs us.
+func (s *session) strike() {
+	if !s.server.limits.strikes.allow(s.key, time.Now(), 1) {
+		s.conn.CloseWithError(wire.CodeLimited, "too many calls or requests")
+	}
+}
+
 // handle reads the first frame of a stream, which says what it is for.
 func (s *session) handle(ctx context.Context, stream *quic.Stream) {
 	stream.SetReadDeadline(time.Now().Add(firstFrame))
@@ -201,7 +209,7 @@ func (s *session) presence(payload []byte) []byte {
 		return nil
 	}
 	if !s.server.limits.requests.allow(s.key, time.Now(), 1) {
-		return limited("requests")
+		return s.limited("requests")
 	}
 	here := make(wire.Presence, len(ids))
 	for i, id := range ids {
@@ -216,11 +224,12 @@ func (s *session) listRelays(payload []byte) []byte {
 	}
 	now := time.Now()
 	if !s.server.limits.requests.allow(s.key, now, 1) {
-		return limited("requests")
+		return s.limited("requests")
 	}
 	return s.server.relays.pick(s, now).Append(nil)
 }
 
-func limited(what string) []byte {
+func (s *session) limited(what string) []byte {
+	s.strike()
 	return wire.End{Code: wire.EndLimited, Reason: "too many " + what}.Append(nil)
 }
