@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,7 +37,7 @@ func (m leakChecked) Run() int {
 //	get URL                        puts an HTTP answer's status and body into stdout
 //	envfile NAME FILE              puts the first line of a file into a variable
 //
-// start and await export an event's fields as variables, "node" of NAME as $NAME_node. What NAME printed
+// The file big has 4.8 MB. start and await export an event's fields as variables, "node" of NAME as $NAME_node. What NAME printed
 // is in the files NAME.out and NAME.err when it has ended. Nothing waits by sleeping.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -47,7 +48,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Setenv("XDG_DATA_HOME", filepath.Join(e.WorkDir, "data"))
 			e.Values[runningKey{}] = map[string]*background{}
-			return nil
+			return os.WriteFile(filepath.Join(e.WorkDir, "big"), bytes.Repeat([]byte("0123456789abcdef"), 300_000), 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": codeCommand, "start": startCommand, "await": awaitCommand,
