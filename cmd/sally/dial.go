@@ -35,8 +35,12 @@ Examples:
 				return err
 			}
 			defer c.close()
-			go inv.printPaths(c.link, nil) // ends with the link
+			end := inv.watch(c.link, nil)
 			err = inv.dialPipe(ctx, c.link)
+			if err != nil {
+				err = interruptedOr(ctx, err)
+			}
+			end()
 			inv.emit(closedEvent{Peer: c.link.Peer(), Why: whyClosed(err)})
 			return err
 		}),
@@ -53,10 +57,10 @@ func (inv *invocation) dialPipe(ctx context.Context, link *peerconn.Link) error 
 	sent := make(chan error, 1)
 	go func() { sent <- sendAll(stream, inv.in) }() // ends with the input or the stream; the process does not wait for a terminal
 	if err := readAnswer(stream); err != nil {
-		return interruptedOr(ctx, err)
+		return err
 	}
 	if _, err := io.Copy(onlyWriter{inv.stdout()}, stream); err != nil {
-		return interruptedOr(ctx, fmt.Errorf("receiving: %w", err))
+		return fmt.Errorf("receiving: %w", err)
 	}
 	select {
 	case err = <-sent:
@@ -66,7 +70,7 @@ func (inv *invocation) dialPipe(ctx context.Context, link *peerconn.Link) error 
 		err = ctx.Err()
 	}
 	if err != nil {
-		return interruptedOr(ctx, fmt.Errorf("sending: %w", err))
+		return fmt.Errorf("sending: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()

@@ -135,6 +135,20 @@ func (c *call) close() {
 	c.host.Close()
 }
 
+// watch prints path events until the returned func is called, which ends the link and waits
+// until the last one is printed.
+func (inv *invocation) watch(link *peerconn.Link, moved func()) (end func()) {
+	done := make(chan struct{})
+	go func() { // ends with the link
+		defer close(done)
+		inv.printPaths(link, moved)
+	}()
+	return func() {
+		link.Close()
+		<-done
+	}
+}
+
 // printPaths prints a path event for each change until the link ends, and calls moved after
 // each, which may be nil.
 func (inv *invocation) printPaths(link *peerconn.Link, moved func()) {

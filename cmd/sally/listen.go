@@ -165,16 +165,14 @@ func (l *listener) announce(ctx context.Context) {
 func (l *listener) serve(ctx context.Context, link *peerconn.Link) {
 	defer link.Close()
 	l.emit(acceptedEvent{Peer: link.Peer(), Path: newPath(link.Path())})
-	var paths sync.WaitGroup
-	paths.Go(func() { l.printPaths(link, nil) })
+	end := l.watch(link, nil)
 	s := &services{link: link, pipe: l.pipe(ctx, link)}
 	s.run(ctx)
 	why := "this side ended"
 	if err := whyEnded(link); err != nil {
 		why = err.Error()
 	}
-	link.Close()
-	paths.Wait()
+	end()
 	l.emit(closedEvent{Peer: link.Peer(), Why: why})
 }
 

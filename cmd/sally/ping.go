@@ -61,9 +61,9 @@ type pinger struct {
 	count       int // 0: no end
 	interval    time.Duration
 	untilDirect bool
-	timeout     time.Duration  // for getting direct, and for the last answers
-	moved       chan struct{}  // the path changed: ping at once
-	paths       sync.WaitGroup // the printer of path events
+	timeout     time.Duration // for getting direct, and for the last answers
+	moved       chan struct{} // the path changed: ping at once
+	end         func()        // ends the link and the printing of its path events
 
 	mu     sync.Mutex // guards what follows
 	sentAt map[uint64]time.Time
@@ -99,13 +99,11 @@ func (p *pinger) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.paths.Go(func() {
-		p.printPaths(p.link, func() {
-			select {
-			case p.moved <- struct{}{}:
-			default:
-			}
-		})
+	p.end = p.watch(p.link, func() {
+		select {
+		case p.moved <- struct{}{}:
+		default:
+		}
 	})
 	pings, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -205,8 +203,7 @@ func (p *pinger) finish(ctx context.Context, err error) error {
 	last := p.link.Path()
 	done.Path = newPath(last)
 	why, tried := whyEnded(p.link), p.link.Paths()
-	p.link.Close()
-	p.paths.Wait() // so that done comes last
+	p.end() // so that done comes last
 	p.emit(done)
 	endless := p.count == 0 && !p.untilDirect
 	switch {

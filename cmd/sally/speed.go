@@ -43,13 +43,15 @@ Examples:
 				return err
 			}
 			defer c.close()
-			go inv.printPaths(c.link, nil) // ends with the link
-			return inv.measure(ctx, c.link)
+			end := inv.watch(c.link, nil)
+			defer end()
+			return inv.measure(ctx, c.link, end)
 		}),
 	}
 }
 
-func (inv *invocation) measure(ctx context.Context, link *peerconn.Link) error {
+// measure runs the measurement and calls end before it prints the result, which comes last.
+func (inv *invocation) measure(ctx context.Context, link *peerconn.Link, end func()) error {
 	limited, cancel := context.WithTimeout(ctx, inv.Duration("duration")+speedPatient)
 	defer cancel()
 	direction, run := "send", sendSpeed
@@ -77,10 +79,12 @@ func (inv *invocation) measure(ctx context.Context, link *peerconn.Link) error {
 	if err != nil {
 		return interruptedOr(ctx, fmt.Errorf("measuring: %w", errors.Join(err, whyEnded(link))))
 	}
-	inv.emit(speedDoneEvent{
+	done := speedDoneEvent{
 		Bytes: total, MbitPerS: mbitPerSecond(total, took), Path: newPath(link.Path()),
 		DurationMillis: millis(took), Reverse: inv.Bool("reverse"),
-	})
+	}
+	end()
+	inv.emit(done)
 	return nil
 }
 
