@@ -136,7 +136,11 @@ func mustPrefixes(ss ...string) []netip.Prefix {
 // Punchable returns nil when checks may be sent to a, else an error that is
 // ErrForbidden and says why. It keeps a hostile peer from aiming our packets at
 // loopback, multicast, cloud metadata, ports below MinPort or addresses that hide another.
-func Punchable(a netip.AddrPort) error {
+func Punchable(a netip.AddrPort) error { return punchable(a, false) }
+
+// punchable is Punchable, for one who is on the same machine as the node and may
+// find the peer there too.
+func punchable(a netip.AddrPort, loopback bool) error {
 	addr := a.Addr().Unmap()
 	switch {
 	case !addr.IsValid():
@@ -147,7 +151,7 @@ func Punchable(a netip.AddrPort) error {
 		return fmt.Errorf("%w: %v has a zone", ErrForbidden, addr)
 	}
 	for _, p := range forbidden {
-		if p.Contains(addr) {
+		if p.Contains(addr) && !(loopback && addr.IsLoopback()) {
 			return fmt.Errorf("%w: %v is in %v", ErrForbidden, addr, p)
 		}
 	}

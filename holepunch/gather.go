@@ -43,6 +43,7 @@ type GatherConfig struct {
 	Families   Families                    // that it can send to; zero: both
 	Observed   []netip.AddrPort            // our mapped addresses, as STUN servers and the node report them
 	Policy     Policy
+	Loopback   bool // loopback addresses too: a peer may be on this machine
 }
 
 // Gather returns the candidates to signal, likeliest first: the server-reflexive ones, then at most
@@ -149,7 +150,7 @@ func appendCandidateOnce(out []Candidate, c Candidate, cfg GatherConfig) []Candi
 	bound := cfg.LocalAddr.Unmap()
 	elsewhere := c.Kind == Host && bound.IsValid() && !bound.IsUnspecified() && bound != c.Addr.Addr()
 	known := slices.ContainsFunc(out, func(o Candidate) bool { return o.Addr == c.Addr })
-	if known || elsewhere || !cfg.Families.Has(c.Addr.Addr()) || !cfg.Policy.Allows(c) || Punchable(c.Addr) != nil {
+	if known || elsewhere || !cfg.Families.Has(c.Addr.Addr()) || !cfg.Policy.Allows(c) || punchable(c.Addr, cfg.Loopback) != nil {
 		return out
 	}
 	return append(out, c)

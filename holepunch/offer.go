@@ -228,7 +228,8 @@ func tooLarge(size int, cands []Candidate, flight [][]byte) error {
 	return &TooLargeError{Size: size, Limit: MaxSealed, Culprit: culprit}
 }
 
-// keepPunchable drops what a session would refuse anyway.
+// keepPunchable drops what every session would refuse; loopback is for the session to
+// judge, which knows whether the peer may be on this machine.
 func keepPunchable(cands []Candidate) []Candidate {
-	return slices.DeleteFunc(cands, func(c Candidate) bool { return Punchable(c.Addr) != nil })
+	return slices.DeleteFunc(cands, func(c Candidate) bool { return punchable(c.Addr, true) != nil })
 }

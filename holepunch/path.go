@@ -174,7 +174,7 @@ func kindOf(p *path, onLink bool) PathKind {
 	switch {
 	case p.Base != 0 || p.remote.kind == Relayed:
 		return Relay
-	case onLink || addr.IsPrivate() || addr.IsLinkLocalUnicast():
+	case onLink || addr.IsPrivate() || addr.IsLinkLocalUnicast() || addr.IsLoopback():
 		return LAN
 	}
 	return Direct

@@ -19,7 +19,7 @@ func (s *Session) Receive(now time.Time, from Path, b []byte) error {
 	if base, ok := s.bases[from.Base]; !ok || !base.Families.Has(from.Remote.Addr()) {
 		return fmt.Errorf("%w: %d", ErrNoBase, from.Base)
 	}
-	if err := Punchable(from.Remote); err != nil {
+	if err := punchable(from.Remote, s.cfg.Loopback); err != nil {
 		return err
 	}
 	// Before anything is learned: a replayed check must not validate a path from

@@ -31,6 +31,9 @@ type SessionConfig struct {
 	Families      Families       // what the socket (base 0) can send to; zero: both
 	LocalPrefixes []netip.Prefix // our interfaces' networks, to know what is on-link
 
+	// Loopback permits checks to loopback addresses: both peers may be on this machine.
+	Loopback bool
+
 	Pace      time.Duration // between rounds at first; 0: 20 ms
 	Duration  time.Duration // how long an unanswered pair is checked; 0: 10 s
 	Keepalive time.Duration // of paths in use when idle; 0: 15 s; negative: off
@@ -155,7 +158,7 @@ func (s *Session) AddRemote(now time.Time, cands ...Candidate) {
 	s.tick(now)
 	for _, c := range cands {
 		c.Addr = unmap(c.Addr)
-		if Punchable(c.Addr) != nil || c.validate() != nil {
+		if punchable(c.Addr, s.cfg.Loopback) != nil || c.validate() != nil {
 			continue
 		}
 		if known := s.findRemote(c.Addr); known != nil {

@@ -10,8 +10,7 @@ import (
 	"github.com/sallyport-net/sallyport/rendezvous"
 )
 
-// takeCall answers one incoming call, or refuses it, and stays with it until it
-// is of no more use.
+// takeCall answers one incoming call, or refuses it.
 func (h *Host) takeCall(client *rendezvous.Client, call *rendezvous.Call) {
 	offer, reason, err := h.judge(call)
 	if err != nil {
@@ -21,7 +20,7 @@ func (h *Host) takeCall(client *rendezvous.Client, call *rendezvous.Call) {
 	}
 	if err := h.answerCall(client, call, offer); err != nil {
 		h.log.Info("call failed", "peer", call.Peer().Short(), "err", err)
-		call.Close()
+		call.Refuse("busy")
 	}
 }
 
@@ -36,13 +35,19 @@ func (h *Host) judge(call *rendezvous.Call) (offer *holepunch.Offer, reason stri
 	if err != nil {
 		return nil, "the offer cannot be read", err
 	}
-	if err := h.replays.Accept(offer); err != nil {
+	if err := h.firstUse(offer); err != nil {
 		return nil, "the offer was used before", err
 	}
 	if len(dials) > 0 && h.PeerID().Compare(call.Peer()) < 0 && offer.Flags&flagCallable != 0 {
 		return nil, reasonCrossed, errors.New("our own dial crossed with it and goes first")
 	}
 	return offer, "", nil
+}
+
+func (h *Host) firstUse(offer *holepunch.Offer) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.replays.Accept(offer)
 }
 
 // answerCall opens a route for the offer, has QUIC answer the first flight in
@@ -83,29 +88,37 @@ func (h *Host) answerCall(client *rendezvous.Client, call *rendezvous.Call, offe
 	r.openNarrow(call, nodePath(reg))
 	s.learn(offer.Candidates)
 	s.start(client)
-	s.receive(r.ctx)
+	h.tasks.Go(func() { s.receive(r.ctx) }) // ends with the call
 	return nil
 }
 
 // maxSignalTime bounds what an offer can make us wait.
 const maxSignalTime = time.Second
 
-// closeUnused ends the route of a caller who never completed a handshake, and
-// of one whose link has ended.
+// closeUnused ends the route of a caller who never completed a handshake, soon
+// after the call ended or in any case when its time is over, and of one whose
+// link has ended.
 func (h *Host) closeUnused(r *route, closeRoute context.CancelFunc) {
 	h.tasks.Go(func() {
+		defer closeRoute()
 		timer := time.NewTimer(h.cfg.dialTimeout())
 		defer timer.Stop()
-		select {
-		case <-r.linked:
+		over := r.callOver
+		for {
 			select {
-			case <-r.link.Context().Done():
+			case <-r.linked:
+				waitFor(h.ctx, r.link.Context().Done(), forever)
 				waitFor(h.ctx, nil, routeLinger)
+			case <-over:
+				over = nil
+				timer.Reset(orphanPatience)
+				continue
+			case <-timer.C:
 			case <-h.ctx.Done():
 			}
-		case <-timer.C:
-		case <-h.ctx.Done():
+			return
 		}
-		closeRoute()
 	})
 }
+
+const forever = 1<<63 - 1 // as a time limit

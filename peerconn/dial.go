@@ -88,59 +88,61 @@ func (d *dial) yield(l *Link) bool {
 // through asks one node after the other until one of them knows the peer.
 func (d *dial) through(ctx context.Context, urls []sallyport.NodeURL) (*Link, error) {
 	failed := &DialError{Peer: d.peer, Err: ErrNoNode}
-	for _, url := range urls {
-		l, err := d.throughNode(ctx, url)
-		if err == nil {
+	left := slices.Clone(urls)
+	for len(left) > 0 && ctx.Err() == nil {
+		at, err := d.h.nodes.firstReady(ctx, left)
+		if err != nil {
+			failed.Attempts = append(failed.Attempts, err...)
+			break
+		}
+		left = slices.DeleteFunc(left, func(u sallyport.NodeURL) bool { return u == at.url })
+		l, why := d.throughNode(ctx, at)
+		if why == nil {
 			return l, nil
 		}
-		var at *DialError
-		if errors.As(err, &at) {
-			failed.Attempts = append(failed.Attempts, at.Attempts...)
-			err = at.Err
-		} else {
-			failed.Attempts = append(failed.Attempts, Attempt{What: "node " + url.HostPort(), Why: err.Error()})
-		}
-		failed.Err = deciding(failed.Err, err)
+		failed.add(at.url, why)
 		var node *rendezvous.NodeError
-		if !errors.Is(err, ErrOffline) && !errors.As(err, &node) && !errors.Is(err, ErrNoNode) {
+		if !errors.Is(why, ErrOffline) && !errors.As(why, &node) {
 			break // the peer was reached: another node would not help
-		}
-		if ctx.Err() != nil {
-			break
 		}
 	}
 	return nil, failed
 }
 
-// deciding keeps the cause that says most about the peer.
-func deciding(before, now error) error {
-	if errors.Is(before, ErrOffline) && !errors.Is(now, ErrRefused) {
-		return before
+// add takes the outcome at one node into the error of the dial.
+func (e *DialError) add(url sallyport.NodeURL, err error) {
+	var at *DialError
+	if errors.As(err, &at) {
+		e.Attempts = append(e.Attempts, at.Attempts...)
+		err = at.Err
 	}
+	e.Attempts = append(e.Attempts, nodeAttempt(url, err))
 	var node *rendezvous.NodeError
-	if errors.As(now, &node) {
-		return fmt.Errorf("%w: %w", ErrNoNode, now)
+	switch {
+	case errors.As(err, &node):
+		if !errors.Is(e.Err, ErrOffline) {
+			e.Err = fmt.Errorf("%w: %w", ErrNoNode, err)
+		}
+	default:
+		e.Err = err
 	}
-	return now
 }
 
-func (d *dial) throughNode(ctx context.Context, url sallyport.NodeURL) (*Link, error) {
-	client, err := d.h.nodes.client(url)
-	if err != nil {
-		return nil, err
+func nodeAttempt(url sallyport.NodeURL, err error) Attempt {
+	var node *rendezvous.NodeError
+	if errors.As(err, &node) {
+		err = node.Err // it would name the node again
 	}
-	waiting, cancel := context.WithTimeout(ctx, nodePatience)
-	reg, err := client.Ready(waiting)
-	cancel()
-	if err != nil {
-		return nil, err
-	}
+	return Attempt{What: "node " + url.HostPort(), Why: err.Error()}
+}
+
+func (d *dial) throughNode(ctx context.Context, at readyNode) (*Link, error) {
 	offer := holepunch.NewOffer(time.Now(), d.h.PeerID(), d.peer)
 	r, closeRoute, err := d.h.openRoute(d.peer, holepunch.SessionConfig{Secret: offer.Secret, Caller: true})
 	if err != nil {
 		return nil, err
 	}
-	l, err := d.call(ctx, client, reg, offer, r)
+	l, err := d.call(ctx, at, offer, r)
 	if err != nil || l.r != r { // or the peer's own dial went first
 		closeRoute()
 		return l, err
@@ -155,7 +157,7 @@ const routeLinger = time.Second
 
 // call places the call with QUIC's first flight in it, and waits for whichever
 // decides: the handshake, the peer's own dial, or a failure.
-func (d *dial) call(ctx context.Context, client *rendezvous.Client, reg rendezvous.Registration, offer *holepunch.Offer, r *route) (*Link, error) {
+func (d *dial) call(ctx context.Context, at readyNode, offer *holepunch.Offer, r *route) (*Link, error) {
 	hctx, stopHandshake := context.WithCancel(ctx)
 	defer stopHandshake()
 	handshake := make(chan result, 1)
@@ -163,7 +165,7 @@ func (d *dial) call(ctx context.Context, client *rendezvous.Client, reg rendezvo
 		conn, err := d.h.quic.Dial(hctx, r.virtual, d.h.linkTLS(d.peer), d.h.quicConfig())
 		handshake <- result{conn, err}
 	}()
-	s, err := d.offer(ctx, client, reg, offer, r)
+	s, err := d.offer(ctx, at, offer, r)
 	if err != nil {
 		return nil, err
 	}
@@ -179,9 +181,9 @@ type result struct {
 
 // offer seals what we know of ourselves and sends it; relays are asked for at
 // the same time and told of later.
-func (d *dial) offer(ctx context.Context, client *rendezvous.Client, reg rendezvous.Registration, offer *holepunch.Offer, r *route) (*signalling, error) {
+func (d *dial) offer(ctx context.Context, at readyNode, offer *holepunch.Offer, r *route) (*signalling, error) {
 	h := d.h
-	offer.NodeRTT = reg.RTT
+	offer.NodeRTT = at.reg.RTT
 	offer.Candidates = h.candidates()
 	if h.cfg.Allow != nil {
 		offer.Flags |= flagCallable
@@ -194,11 +196,11 @@ func (d *dial) offer(ctx context.Context, client *rendezvous.Client, reg rendezv
 	if err != nil {
 		return nil, err
 	}
-	if s.call, err = client.Call(ctx, d.peer, sealed); err != nil {
+	if s.call, err = at.client.Call(ctx, d.peer, sealed); err != nil {
 		return nil, err
 	}
-	r.openNarrow(s.call, nodePath(reg))
-	s.start(client)
+	r.openNarrow(s.call, nodePath(at.reg))
+	s.start(at.client)
 	return s, nil
 }
 
@@ -227,11 +229,14 @@ func (d *dial) wait(ctx context.Context, s *signalling, handshake chan result, e
 			if err := callError(err); err != nil {
 				return nil, d.failed(s, err)
 			}
+			if !s.answered.Load() {
+				return nil, d.failed(s, fmt.Errorf("%w: the call ended without one: %w", ErrNoAnswer, err))
+			}
 		case l := <-d.yielded:
 			s.call.Close()
 			return l, nil
 		case <-ctx.Done():
-			return nil, d.failed(s, timeoutError(ctx, s))
+			return nil, d.failed(s, handshakeError(ctx, context.Cause(ctx)))
 		}
 	}
 }
@@ -252,16 +257,15 @@ func callError(err error) error {
 	return nil
 }
 
-func timeoutError(ctx context.Context, s *signalling) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return ErrNoAnswer
-	}
-	return context.Cause(ctx)
-}
-
+// handshakeError says why QUIC's handshake failed in terms of the dial.
 func handshakeError(ctx context.Context, err error) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	var idle *quic.IdleTimeoutError
+	var slow *quic.HandshakeTimeoutError
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(err, &idle), errors.As(err, &slow):
 		return ErrNoAnswer
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	}
 	return fmt.Errorf("the handshake failed: %w", err)
 }

@@ -24,6 +24,8 @@ var (
 	ErrNoAnswer = errors.New("the peer did not answer")
 )
 
+var errTooMany = errors.New("this host has too many links and calls")
+
 // Attempt is one thing that a failed dial tried.
 type Attempt struct {
 	What string // "direct to 5.1.2.3:4242", "relay eu1", "node 5.6.7.8:3478"

@@ -24,6 +24,7 @@ const (
 
 	maxUnaccepted = 16   // links that wait for Accept
 	maxIncoming   = 64   // calls being answered at a time
+	maxRoutes     = 4096 // of all links and calls
 	maxReplays    = 4096 // offers remembered, against replay
 )
 
@@ -230,6 +231,7 @@ func (h *Host) allRoutes() []*route {
 // openRoute registers a route and starts it. It ends with the returned func.
 func (h *Host) openRoute(peer sallyport.PeerID, cfg holepunch.SessionConfig) (*route, context.CancelFunc, error) {
 	cfg.LocalPrefixes = h.localPrefixes()
+	cfg.Loopback = h.stun.onThisMachine()
 	if h.cfg.Policy == PolicyRelayOnly {
 		cfg.Families = holepunch.NoFamily
 	}
@@ -242,6 +244,10 @@ func (h *Host) openRoute(peer sallyport.PeerID, cfg holepunch.SessionConfig) (*r
 	if h.closed {
 		cancel()
 		return nil, nil, net.ErrClosed
+	}
+	if len(h.routes) >= maxRoutes {
+		cancel()
+		return nil, nil, errTooMany
 	}
 	h.routes[virtual] = r
 	h.tags[tag] = r

@@ -79,17 +79,33 @@ func (r *route) closeLink(reason string) {
 	}
 }
 
+// orphanPatience is how long a link may look for a path after its call has
+// ended: the peer is gone, or the node.
+const orphanPatience = 3 * time.Second
+
 // watch ends a link that never gets a real path.
 func (l *Link) watch() {
 	timer := time.NewTimer(l.h.cfg.dialTimeout())
 	defer timer.Stop()
-	select {
-	case <-l.r.first:
-	case <-l.ctx.Done():
-	case <-timer.C:
-		l.end(&DialError{Peer: l.Peer(), Err: ErrNoPath, Attempts: l.attempts()})
-		l.conn.CloseWithError(codeNoPath, "no path to the peer was found")
+	over := l.r.callOver
+	for {
+		select {
+		case <-over:
+			over = nil
+			timer.Reset(min(orphanPatience, l.h.cfg.dialTimeout()))
+			continue
+		case <-l.r.first:
+		case <-l.ctx.Done():
+		case <-timer.C:
+			l.noPath()
+		}
+		return
 	}
+}
+
+func (l *Link) noPath() {
+	l.end(&DialError{Peer: l.Peer(), Err: ErrNoPath, Attempts: l.attempts()})
+	l.conn.CloseWithError(codeNoPath, "no path to the peer was found")
 }
 
 // attempts says what was tried to find a real path.

@@ -100,6 +100,12 @@ func (w *stunWatch) mapped() []netip.AddrPort {
 	return out
 }
 
+// onThisMachine reports whether a node sees us at a loopback address: then it is
+// on this machine, and so may be peers.
+func (w *stunWatch) onThisMachine() bool {
+	return slices.ContainsFunc(w.mapped(), func(a netip.AddrPort) bool { return a.Addr().IsLoopback() })
+}
+
 // inbound takes a STUN message of the socket.
 func (w *stunWatch) inbound(b []byte, from netip.AddrPort) bool {
 	return w.client.Inbound(b, from)
@@ -118,6 +124,7 @@ func (h *Host) candidates() []holepunch.Candidate {
 		LocalAddr:  local.Addr(),
 		Observed:   h.stun.mapped(),
 		Policy:     policy,
+		Loopback:   h.stun.onThisMachine(),
 	})
 	if err != nil {
 		h.log.Warn("listing interfaces", "err", err)

@@ -95,6 +95,59 @@ func (n *nodes) close() {
 	}
 }
 
+// readyNode is a node that a call can be placed through now.
+type readyNode struct {
+	url    sallyport.NodeURL
+	client *rendezvous.Client
+	reg    rendezvous.Registration
+}
+
+// firstReady returns the first of the nodes, in their order, that is ready now,
+// or else the first to get ready; or why none did.
+func (n *nodes) firstReady(ctx context.Context, urls []sallyport.NodeURL) (readyNode, []Attempt) {
+	var failures []Attempt
+	var waiting []readyNode
+	now, cancel := context.WithCancel(ctx)
+	cancel()
+	for _, url := range urls {
+		c, err := n.client(url)
+		if err != nil {
+			failures = append(failures, nodeAttempt(url, err))
+			continue
+		}
+		if reg, err := c.Ready(now); err == nil { // without waiting
+			return readyNode{url, c, reg}, nil
+		}
+		waiting = append(waiting, readyNode{url: url, client: c})
+	}
+	return n.race(ctx, waiting, failures)
+}
+
+func (n *nodes) race(ctx context.Context, waiting []readyNode, failures []Attempt) (readyNode, []Attempt) {
+	ctx, cancel := context.WithTimeout(ctx, nodePatience)
+	defer cancel()
+	type outcome struct {
+		readyNode
+		err error
+	}
+	outcomes := make(chan outcome, len(waiting))
+	for _, w := range waiting {
+		go func() { // ends with ctx
+			var err error
+			w.reg, err = w.client.Ready(ctx)
+			outcomes <- outcome{w, err}
+		}()
+	}
+	for range waiting {
+		o := <-outcomes
+		if o.err == nil {
+			return o.readyNode, nil
+		}
+		failures = append(failures, nodeAttempt(o.url, o.err))
+	}
+	return readyNode{}, failures
+}
+
 // ready waits for the first home node.
 func (n *nodes) ready(ctx context.Context) error {
 	if len(n.h.cfg.Nodes) == 0 {

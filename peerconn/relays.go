@@ -1,11 +1,13 @@
 package peerconn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +34,7 @@ type relays struct {
 	allocs  []*allocation
 	inbound []relayInbound
 	taken   map[holepunch.Base]bool
+	pending map[netip.AddrPort]chan struct{} // closed when the allocation at that server is decided
 }
 
 // relayInbound takes what a relay sends to our socket.
@@ -55,12 +58,13 @@ type relayUse struct {
 	relays *relays
 	r      *route
 
-	mu    sync.Mutex // guards tried
-	tried []Attempt
+	mu       sync.Mutex // guards what follows
+	tried    []Attempt
+	families holepunch.Families // those the peer has addresses of; zero: not known yet
 }
 
 func newRelays(h *Host) *relays {
-	return &relays{h: h, taken: make(map[holepunch.Base]bool)}
+	return &relays{h: h, taken: make(map[holepunch.Base]bool), pending: make(map[netip.AddrPort]chan struct{})}
 }
 
 // take offers a packet of the socket to whichever allocation it belongs to.
@@ -124,12 +128,40 @@ func (m *relays) join(a *allocation, u *relayUse) bool {
 	}
 	a.idle.Stop()
 	a.users[u] = true
-	families := holepunch.IPv4
-	if a.Relayed().Addr().Is6() {
-		families = holepunch.IPv6
-	}
-	u.r.addBase(a.base, a, holepunch.BaseInfo{Via: a.name, Families: families})
+	u.r.addBase(a.base, a, holepunch.BaseInfo{Via: a.name, Families: familyOf(a.Relayed().Addr())})
 	return true
+}
+
+func familyOf(a netip.Addr) holepunch.Families {
+	if a.Unmap().Is4() {
+		return holepunch.IPv4
+	}
+	return holepunch.IPv6
+}
+
+// meet notes what the peer can be reached at.
+func (u *relayUse) meet(cands []holepunch.Candidate) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, c := range cands {
+		u.families |= familyOf(c.Addr.Addr())
+	}
+}
+
+// family returns the address family of a relayed address at server: that of the
+// server, unless the peer has only the other one.
+func (u *relayUse) family(server netip.AddrPort) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.families == holepunch.IPv4:
+		return 4
+	case u.families == holepunch.IPv6:
+		return 6
+	case server.Addr().Is4():
+		return 4
+	}
+	return 6
 }
 
 func (m *relays) release(u *relayUse) {
@@ -199,7 +231,7 @@ func (u *relayUse) wanted(ctx context.Context, s *signalling) bool {
 }
 
 func (u *relayUse) allocateAt(ctx context.Context, o rendezvous.Relay, s *signalling) bool {
-	a, err := u.relays.allocate(ctx, o)
+	a, err := u.relays.allocate(ctx, o, u)
 	if err != nil {
 		u.failed("relay "+o.Name, err)
 		return false
@@ -214,10 +246,10 @@ func (u *relayUse) allocateAt(ctx context.Context, o rendezvous.Relay, s *signal
 }
 
 // allocate asks one relay, at the first of its addresses that answers.
-func (m *relays) allocate(ctx context.Context, o rendezvous.Relay) (*allocation, error) {
+func (m *relays) allocate(ctx context.Context, o rendezvous.Relay, u *relayUse) (*allocation, error) {
 	var failures []error
 	for _, server := range o.Addrs {
-		a, err := m.allocateAt(ctx, o, server)
+		a, err := m.allocateAt(ctx, o, server, u.family(server))
 		if err == nil {
 			return a, nil
 		}
@@ -229,9 +261,52 @@ func (m *relays) allocate(ctx context.Context, o rendezvous.Relay) (*allocation,
 	return nil, errors.Join(failures...)
 }
 
-func (m *relays) allocateAt(ctx context.Context, o rendezvous.Relay, server netip.AddrPort) (*allocation, error) {
+// allocateAt shares the allocation that the host has at a server: a second one
+// from the same socket would not be possible (RFC 8656 section 5: the 5-tuple).
+func (m *relays) allocateAt(ctx context.Context, o rendezvous.Relay, server netip.AddrPort, family int) (*allocation, error) {
 	ctx, cancel := context.WithTimeout(ctx, relayPatience)
 	defer cancel()
+	for {
+		m.mu.Lock()
+		a, pending := m.at(server), m.pending[server]
+		if a == nil && pending == nil {
+			m.pending[server] = make(chan struct{})
+		}
+		m.mu.Unlock()
+		switch {
+		case a != nil:
+			return a, nil
+		case pending == nil:
+			defer m.decided(server)
+			return m.allocateNew(ctx, o, server, family)
+		}
+		select {
+		case <-pending:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// at returns the living allocation at a server, nil if none. The caller holds
+// the mutex.
+func (m *relays) at(server netip.AddrPort) *allocation {
+	for _, a := range m.allocs {
+		if a.Server() == server && a.Err() == nil {
+			return a
+		}
+	}
+	return nil
+}
+
+func (m *relays) decided(server netip.AddrPort) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.pending[server])
+	delete(m.pending, server)
+}
+
+func (m *relays) allocateNew(ctx context.Context, o rendezvous.Relay, server netip.AddrPort, family int) (*allocation, error) {
 	base, ok := m.takeBase()
 	if !ok {
 		return nil, errors.New("this host has too many allocations")
@@ -240,6 +315,7 @@ func (m *relays) allocateAt(ctx context.Context, o rendezvous.Relay, server neti
 		Server:   server,
 		Username: o.Username,
 		Password: o.Password,
+		Family:   family,
 		Send:     m.h.sock.send,
 		Attach:   func(take func([]byte, netip.AddrPort) bool) { m.attach(base, server, take) },
 		Receive: func(b []byte, from netip.AddrPort) {
@@ -251,13 +327,25 @@ func (m *relays) allocateAt(ctx context.Context, o rendezvous.Relay, server neti
 		m.detach(base)
 		return nil, err
 	}
-	a := &allocation{Allocation: alloc, base: base, name: o.Name, users: make(map[*relayUse]bool)}
+	a := &allocation{Allocation: alloc, base: base, name: relayName(o.Name), users: make(map[*relayUse]bool)}
 	a.idle = time.AfterFunc(relayIdle, func() { m.closeIdle(a) })
 	m.mu.Lock()
 	m.allocs = append(m.allocs, a)
 	m.mu.Unlock()
 	m.h.tasks.Go(func() { m.mourn(a) })
 	return a, nil
+}
+
+// relayName makes a name that a stranger chose fit to be shown and signalled.
+func relayName(s string) string {
+	printable := func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}
+	s = strings.Map(printable, s)
+	return cmp.Or(s[:min(len(s), holepunch.MaxVia)], "relay")
 }
 
 const maxAllocations = 8

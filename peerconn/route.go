@@ -30,7 +30,9 @@ type route struct {
 	started time.Time
 	ctx     context.Context // the route's lifetime, which others wait for
 	linked  chan struct{}   // closed when link is set
-	onEvent func(Event)     // called with the mutex held; must not block
+
+	callOver chan struct{} // closed when the call that made the route has ended
+	onEvent  func(Event)   // called with the mutex held; must not block
 
 	target  atomic.Pointer[target] // where data goes; nil while signalling
 	silence silence
@@ -71,12 +73,14 @@ func newRoute(ctx context.Context, sock *socket, log *slog.Logger, peer sallypor
 		started: time.Now(),
 		ctx:     ctx,
 		linked:  make(chan struct{}),
-		onEvent: func(Event) {},
-		wakeup:  make(chan struct{}, 1),
-		session: holepunch.NewSession(cfg),
-		bases:   make(map[holepunch.Base]base),
-		narrow:  narrow{came: make(chan struct{})},
-		first:   make(chan struct{}),
+
+		callOver: make(chan struct{}),
+		onEvent:  func(Event) {},
+		wakeup:   make(chan struct{}, 1),
+		session:  holepunch.NewSession(cfg),
+		bases:    make(map[holepunch.Base]base),
+		narrow:   narrow{came: make(chan struct{})},
+		first:    make(chan struct{}),
 	}
 }
 

@@ -2,6 +2,7 @@ package peerconn
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-net/sallyport/holepunch"
@@ -90,6 +91,8 @@ type signalling struct {
 	call  *rendezvous.Call
 	offer *holepunch.Offer
 	relay *relayUse // our relays for this route
+
+	answered atomic.Bool // the answer has come
 }
 
 // inject gives QUIC the datagrams of an offer, answer or data message.
@@ -101,6 +104,7 @@ func (s *signalling) inject(flight ...[]byte) {
 
 // receive handles messages until the call ends, and returns why.
 func (s *signalling) receive(ctx context.Context) error {
+	defer close(s.r.callOver)
 	for {
 		msg, err := s.call.Receive(ctx)
 		if err != nil {
@@ -123,6 +127,7 @@ func (s *signalling) handle(msg []byte) error {
 		if err != nil {
 			return err
 		}
+		s.answered.Store(true)
 		s.learn(a.Candidates)
 		s.inject(a.Flight...)
 	case msgUpdate:
@@ -141,7 +146,9 @@ func (s *signalling) handle(msg []byte) error {
 // learn has the peer's candidates checked. Checks from our relays open the
 // relays for the peer's answers as well.
 func (s *signalling) learn(cands []holepunch.Candidate) {
-	s.r.addRemote(s.h.acceptable(cands))
+	cands = s.h.acceptable(cands)
+	s.relay.meet(cands)
+	s.r.addRemote(cands)
 }
 
 // tell sends candidates that were not in the offer or answer.
