@@ -209,8 +209,10 @@ func (l *lab) hostWith(kind natlab.SiteKind, name string, change func(*peerconn.
 
 func (l *lab) ready(hosts ...*peerconn.Host) {
 	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
+	defer cancel()
 	for _, h := range hosts {
-		check(l.t, h.Ready(l.t.Context()))
+		check(l.t, h.Ready(ctx))
 	}
 	time.Sleep(time.Second) // virtual: what follows registration settles
 }

@@ -21,7 +21,7 @@ type times struct {
 }
 
 // timeSeeds is how many dials are behind each line of the table.
-const timeSeeds = 100
+const timeSeeds = 50
 
 // TestTimes prints how long warm hosts 80 ms apart, 40 ms from their node, take:
 //

@@ -20,6 +20,7 @@ import (
 // make for themselves, so that the receiver compares every byte in its place.
 type bulk struct {
 	name string
+	pace time.Duration // from chunk to chunk; 0: as fast as it goes
 	stop chan struct{} // closed: the sender finishes
 	done chan error    // the sender's and the receiver's ends
 
@@ -37,10 +38,16 @@ type arrival struct {
 
 const bulkChunk = 16 << 10
 
-// pour starts a transfer from one end of a link to the other.
+// pour starts a transfer from one end of a link to the other, as fast as it goes.
 func pour(t *testing.T, name string, seed uint64, from, to *peerconn.Link) *bulk {
 	t.Helper()
-	b := &bulk{name: name, stop: make(chan struct{}), done: make(chan error, 2), sums: [2]hash.Hash{sha256.New(), sha256.New()}}
+	return pourAt(t, 0, name, seed, from, to)
+}
+
+// pourAt is pour with that much time from one chunk to the next.
+func pourAt(t *testing.T, pace time.Duration, name string, seed uint64, from, to *peerconn.Link) *bulk {
+	t.Helper()
+	b := &bulk{name: name, pace: pace, stop: make(chan struct{}), done: make(chan error, 2), sums: [2]hash.Hash{sha256.New(), sha256.New()}}
 	accepted := make(chan struct{})
 	go func() { // ends with the stream
 		s, err := to.AcceptStream(t.Context())
@@ -67,7 +74,7 @@ func (b *bulk) send(s *peerconn.Stream, from io.Reader) error {
 		select {
 		case <-b.stop:
 			return s.Close()
-		default:
+		case <-time.After(b.pace):
 		}
 		from.Read(buf)
 		if _, err := s.Write(buf); err != nil {
@@ -228,8 +235,13 @@ func chat(t *testing.T, l *peerconn.Link) *chatter {
 
 func (c *chatter) finish(t *testing.T) {
 	t.Helper()
-	close(c.stop)
-	if err := <-c.done; err != nil {
+	if err := c.end(); err != nil {
 		t.Errorf("the conversation broke after %d answers: %v", c.asks, err)
 	}
+}
+
+// end stops and returns why the conversation broke before, if it did.
+func (c *chatter) end() error {
+	close(c.stop)
+	return <-c.done
 }
