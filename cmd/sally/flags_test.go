@@ -148,3 +148,18 @@ func TestAdvertised(t *testing.T) {
 		}
 	}
 }
+
+func TestColourWanted(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	t.Setenv("NO_COLOR", "")
+	if !colourWanted() {
+		t.Error("NO_COLOR is empty: no colour, want it") // no-color.org: "when present and not an empty string"
+	}
+	t.Setenv("NO_COLOR", "1")
+	if colourWanted() {
+		t.Error("NO_COLOR is set: colour")
+	}
+	if got := style(false).green("word"); got != "word" {
+		t.Errorf("no style, yet %q", got)
+	}
+}

@@ -16,6 +16,8 @@ import (
 )
 
 const (
+	registerPatience = 5 * time.Second // before a user is told that no node answers; the trying goes on
+
 	targetTimeout = 10 * time.Second // for connecting to --to
 	lingerTimeout = 5 * time.Second  // for the dialing side to close a link that is done
 )
@@ -141,7 +143,7 @@ func (l *listener) ended(ctx context.Context) error {
 // announce prints ready once the host is registered, however long that takes.
 func (l *listener) announce(ctx context.Context) {
 	for warned := false; ; warned = true {
-		attempt, cancel := context.WithTimeout(ctx, defaultDialTimeout)
+		attempt, cancel := context.WithTimeout(ctx, registerPatience)
 		l.progress("registering at the node …")
 		err := l.host.Ready(attempt)
 		cancel()
@@ -166,7 +168,7 @@ func (l *listener) serve(ctx context.Context, link *peerconn.Link) {
 	defer link.Close()
 	l.emit(acceptedEvent{Peer: link.Peer(), Path: newPath(link.Path())})
 	end := l.watch(link, nil)
-	s := &services{link: link, pipe: l.pipe(ctx, link)}
+	s := &services{link: link, pipe: l.pipe(link)}
 	s.run(ctx)
 	why := "this side ended"
 	if err := whyEnded(link); err != nil {
@@ -177,13 +179,13 @@ func (l *listener) serve(ctx context.Context, link *peerconn.Link) {
 }
 
 // pipe returns what takes the bytes of "sally dial".
-func (l *listener) pipe(ctx context.Context, link *peerconn.Link) func(*peerconn.Stream, func()) error {
+func (l *listener) pipe(link *peerconn.Link) func(*peerconn.Stream, func()) error {
 	switch {
 	case l.Bool("echo"):
 		return echo
 	case l.String("to") != "":
 		return func(stream *peerconn.Stream, received func()) error {
-			return forward(ctx, stream, received, l.String("to"))
+			return forward(link.Context(), stream, received, l.String("to"))
 		}
 	}
 	return func(stream *peerconn.Stream, received func()) error {
@@ -202,7 +204,8 @@ func echo(stream *peerconn.Stream, received func()) error {
 	return stream.Close()
 }
 
-// forward joins the stream with a TCP connection to the target.
+// forward joins the stream with a TCP connection to the target until both directions have ended or
+// the link's ctx does.
 func forward(ctx context.Context, stream *peerconn.Stream, received func(), target string) error {
 	dialer := net.Dialer{Timeout: targetTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", target)
@@ -219,12 +222,11 @@ func forward(ctx context.Context, stream *peerconn.Stream, received func(), targ
 	back := make(chan error, 1)
 	go func() { back <- sendAll(stream, tcp) }() // ends with the connection, which ends below
 	if _, err := io.Copy(tcp, stream); err != nil {
-		return err
+		stream.CancelRead(0) // the service takes no more; what it said before still goes back
+	} else {
+		tcp.CloseWrite() // fails where the service has gone, which is no loss any more
+		received()
 	}
-	if err := tcp.CloseWrite(); err != nil {
-		return err
-	}
-	received()
 	return <-back
 }
 
@@ -233,7 +235,7 @@ func (l *listener) pipeStdio(link *peerconn.Link, stream *peerconn.Stream, recei
 	if !l.stdio.TryLock() { // never unlocked: there is one pipe
 		return &refusal{"this side serves one pipe only, and has it already"}
 	}
-	err := l.joinStdio(stream, received)
+	err := l.joinStdio(link, stream, received)
 	if err == nil {
 		select {
 		case <-link.Context().Done(): // the dialing side has everything too
@@ -245,12 +247,12 @@ func (l *listener) pipeStdio(link *peerconn.Link, stream *peerconn.Stream, recei
 	return err
 }
 
-func (l *listener) joinStdio(stream *peerconn.Stream, received func()) error {
+func (l *listener) joinStdio(link *peerconn.Link, stream *peerconn.Stream, received func()) error {
 	if err := writeLine(stream, "ok"); err != nil {
 		return err
 	}
 	sent := make(chan error, 1)
-	go func() { sent <- sendAll(stream, l.in) }() // ends with the input or the stream
+	go func() { sent <- sendAll(stream, l.in) }() // ends with the input or the stream; a terminal is not waited for
 	if _, err := io.Copy(onlyWriter{l.stdout()}, stream); err != nil {
 		return fmt.Errorf("receiving: %w", err)
 	}
@@ -258,7 +260,12 @@ func (l *listener) joinStdio(stream *peerconn.Stream, received func()) error {
 	select {
 	case err := <-sent:
 		return err
-	case <-stream.Context().Done():
-		return <-sent
+	case <-link.Context().Done():
+	}
+	select {
+	case err := <-sent: // the dialing side ends the link once it has everything
+		return err
+	case <-time.After(time.Second):
+		return whyEnded(link)
 	}
 }

@@ -160,7 +160,7 @@ func (v *volunteer) observed(ctx context.Context) (netip.Addr, error) {
 	}
 	v.progress("registering at the node …")
 	defer v.progress("")
-	patience := time.NewTimer(defaultDialTimeout)
+	patience := time.NewTimer(registerPatience)
 	defer patience.Stop()
 	for {
 		select {
