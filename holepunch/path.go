@@ -110,6 +110,7 @@ type path struct {
 	why         string    // of the last failure
 	doubtedAt   time.Time // what we send need not arrive: heard, or failed, since then and not answered since
 	confirmedAt time.Time // entered Confirmed last; zero: never was
+	answeredAt  time.Time // the last answer to a check of ours
 	lastHeard   time.Time // any authentic check
 	lastPing    time.Time // the peer's own interest in this path
 	tally       tally
@@ -212,6 +213,7 @@ type PathStatus struct {
 
 	RTT            time.Duration  // smoothed (RFC 6298), zero before the first pong
 	Confirmed      time.Time      // when it was entered last; zero: never
+	Answered       time.Time      // when a check of ours was answered last; zero: never
 	LastHeard      time.Time      // the last authentic check; zero: none
 	Observed       netip.AddrPort // where the peer sees our packets come from, as the last pong said
 	PeerConfirmed  bool           // the peer's checks over this path are answered too
@@ -224,7 +226,7 @@ type PathStatus struct {
 func (s *Session) status(now time.Time, p *path) PathStatus {
 	return PathStatus{
 		Path: p.Path, Kind: p.kind, Candidate: p.remote.kind, Via: s.via(p), State: p.state,
-		RTT: p.tally.rtt, Confirmed: p.confirmedAt, LastHeard: p.lastHeard, Observed: p.tally.observed, PeerConfirmed: p.tally.peerConfirmed,
+		RTT: p.tally.rtt, Confirmed: p.confirmedAt, Answered: p.answeredAt, LastHeard: p.lastHeard, Observed: p.tally.observed, PeerConfirmed: p.tally.peerConfirmed,
 		Sent: p.tally.sent, Received: p.tally.received, FailWhy: p.whyNot(now),
 	}
 }

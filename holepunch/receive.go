@@ -75,6 +75,7 @@ func (s *Session) receivePong(now time.Time, from Path, c check) error {
 	delete(s.pending, c.txid)
 	p := ping.path
 	s.heard(now, p, c)
+	p.answeredAt = now
 	p.tally.observed = c.observed
 	p.tally.addRTT(now.Sub(ping.at))
 	s.setState(now, p, Confirmed, "")

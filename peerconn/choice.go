@@ -96,14 +96,24 @@ func (r *route) clearlyBetter(a, inUse holepunch.PathStatus, now time.Time) bool
 		inUse.RTT-a.RTT >= betterBy && float64(a.RTT) <= betterRatio*float64(inUse.RTT)
 }
 
-// use moves data to s.
-func (r *route) use(s holepunch.PathStatus, old *target, paths []holepunch.PathStatus, now time.Time) {
+// targetOf makes s ready to be written to; nil if its relay is gone.
+func (r *route) targetOf(s holepunch.PathStatus) *target {
 	t := &target{path: s.Path, remote: net.UDPAddrFromAddrPort(s.Path.Remote)}
 	if s.Path.Base != 0 {
 		if t.relay = r.bases[s.Path.Base]; t.relay == nil {
-			return
+			return nil
 		}
 	}
+	return t
+}
+
+// use moves data to s.
+func (r *route) use(s holepunch.PathStatus, old *target, paths []holepunch.PathStatus, now time.Time) {
+	t := r.targetOf(s)
+	if t == nil {
+		return
+	}
+	r.hedge.Store(nil)
 	from := r.current()
 	r.active, r.since = publicPath(s), now
 	r.target.Store(t)
@@ -111,6 +121,8 @@ func (r *route) use(s holepunch.PathStatus, old *target, paths []holepunch.PathS
 	r.flushHeld(t)
 	if old == nil {
 		close(r.first)
+	} else {
+		r.repeatTail(t)
 	}
 	event := Event{Time: now, From: from, To: r.active, Why: why(s, old, paths)}
 	r.log.Debug("path chosen", "peer", r.peer.Short(), "kind", r.active.Kind.String(), "via", r.active.Via, "why", event.Why)

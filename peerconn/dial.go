@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -57,7 +58,11 @@ func (h *Host) Dial(ctx context.Context, to sallyport.Ticket) (*Link, error) {
 	if len(nodes) == 0 {
 		nodes = h.cfg.Nodes
 	}
-	return d.through(ctx, nodes)
+	l, err := d.through(ctx, nodes)
+	if err != nil && h.ctx.Err() != nil {
+		return nil, &DialError{Peer: to.Peer, Err: net.ErrClosed}
+	}
+	return l, err
 }
 
 func (h *Host) addDial(d *dial) {
@@ -87,12 +92,15 @@ func (d *dial) yield(l *Link) bool {
 
 // through asks one node after the other until one of them knows the peer.
 func (d *dial) through(ctx context.Context, urls []sallyport.NodeURL) (*Link, error) {
+	if len(urls) == 0 {
+		return nil, &DialError{Peer: d.peer, Err: fmt.Errorf("%w: neither the ticket nor this host names one", ErrNoNode)}
+	}
 	failed := &DialError{Peer: d.peer, Err: ErrNoNode}
 	left := slices.Clone(urls)
 	for len(left) > 0 && ctx.Err() == nil {
-		at, err := d.h.nodes.firstReady(ctx, left)
-		if err != nil {
-			failed.Attempts = append(failed.Attempts, err...)
+		at, tried := d.h.nodes.firstReady(ctx, left)
+		if at.client == nil {
+			failed.Attempts = append(failed.Attempts, tried...)
 			break
 		}
 		left = slices.DeleteFunc(left, func(u sallyport.NodeURL) bool { return u == at.url })

@@ -37,7 +37,7 @@ type Host struct {
 	id    *sallyport.Identity
 	sock  *socket
 	quic  *quic.Transport
-	links *quic.Listener
+	links *quic.EarlyListener
 	stun  *stunWatch
 	nodes *nodes
 	relay *relays
@@ -82,7 +82,7 @@ func NewHost(cfg Config) (*Host, error) {
 		replays: holepunch.NewReplayCache(maxReplays),
 	}
 	h.openSocket(pc)
-	if h.links, err = h.quic.Listen(h.acceptTLS(), h.quicConfig()); err != nil {
+	if h.links, err = h.quic.ListenEarly(h.acceptTLS(), h.quicConfig()); err != nil {
 		cancel()
 		pc.Close()
 		return nil, fmt.Errorf("starting QUIC on the socket: %w", err)
@@ -207,7 +207,7 @@ func (h *Host) Close() error {
 		return nil
 	}
 	for _, r := range h.allRoutes() {
-		r.closeLink("")
+		r.closeLink()
 	}
 	h.relay.close()
 	h.nodes.close()
@@ -284,8 +284,8 @@ func (h *Host) onSTUN(from netip.AddrPort, b []byte) bool {
 	return h.relay.take(b, from) || h.stun.inbound(b, from)
 }
 
-// acceptLinks hands every connection that completed its handshake to whoever
-// waits for it.
+// acceptLinks takes connections as soon as they begin, so that Close can tell
+// the other side of one whose handshake is under way.
 func (h *Host) acceptLinks() {
 	for {
 		conn, err := h.links.Accept(h.ctx)
@@ -294,11 +294,21 @@ func (h *Host) acceptLinks() {
 		}
 		virtual, _ := virtualOf(conn.RemoteAddr())
 		r := h.routeOf(virtual)
-		if r == nil {
-			conn.CloseWithError(codeNoRoute, "route is gone")
+		if r == nil || !r.claim(conn) {
+			conn.CloseWithError(codeNoRoute, "no call is waiting for this")
 			continue
 		}
+		h.tasks.Go(func() { h.completeLink(r, conn) }) // ends with the handshake or the connection
+	}
+}
+
+// completeLink hands a connection whose handshake completes to whoever waits for
+// it.
+func (h *Host) completeLink(r *route, conn *quic.Conn) {
+	select {
+	case <-conn.HandshakeComplete():
 		h.accepted(r, newLink(h, r, conn, time.Since(r.started)))
+	case <-conn.Context().Done():
 	}
 }
 

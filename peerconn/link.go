@@ -69,13 +69,27 @@ func (r *route) attach(l *Link) {
 	close(r.linked)
 }
 
-// closeLink ends the link of the route, if there is one.
-func (r *route) closeLink(reason string) {
+// claim makes conn the one connection of an incoming route; false if it has one.
+func (r *route) claim(conn *quic.Conn) bool {
 	r.mu.Lock()
-	l := r.link
+	defer r.mu.Unlock()
+	if r.conn != nil {
+		return false
+	}
+	r.conn = conn
+	return true
+}
+
+// closeLink ends the link of the route, or the handshake that would make one.
+func (r *route) closeLink() {
+	r.mu.Lock()
+	l, conn := r.link, r.conn
 	r.mu.Unlock()
-	if l != nil {
-		l.CloseWithReason(reason)
+	switch {
+	case l != nil:
+		l.Close()
+	case conn != nil:
+		conn.CloseWithError(codeClosed, "")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -33,6 +34,7 @@ type relays struct {
 	mu      sync.Mutex // guards what follows
 	allocs  []*allocation
 	inbound []relayInbound
+	closed  bool
 	taken   map[holepunch.Base]bool
 	pending map[netip.AddrPort]chan struct{} // closed when the allocation at that server is decided
 }
@@ -330,9 +332,14 @@ func (m *relays) allocateNew(ctx context.Context, o rendezvous.Relay, server net
 	a := &allocation{Allocation: alloc, base: base, name: relayName(o.Name), users: make(map[*relayUse]bool)}
 	a.idle = time.AfterFunc(relayIdle, func() { m.closeIdle(a) })
 	m.mu.Lock()
+	closed := m.closed
 	m.allocs = append(m.allocs, a)
 	m.mu.Unlock()
 	m.h.tasks.Go(func() { m.mourn(a) })
+	if closed {
+		a.Close()
+		return nil, net.ErrClosed
+	}
 	return a, nil
 }
 
@@ -403,6 +410,7 @@ func (m *relays) closeIdle(a *allocation) {
 // close gives all allocations back.
 func (m *relays) close() {
 	m.mu.Lock()
+	m.closed = true
 	allocs := slices.Clone(m.allocs)
 	m.mu.Unlock()
 	var wg sync.WaitGroup

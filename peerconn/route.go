@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	sallyport "github.com/sallyport-net/sallyport"
 	"github.com/sallyport-net/sallyport/holepunch"
 )
@@ -35,8 +37,11 @@ type route struct {
 	onEvent  func(Event)   // called with the mutex held; must not block
 
 	target  atomic.Pointer[target] // where data goes; nil while signalling
+	hedge   atomic.Pointer[target] // where data goes too, while target is in doubt
 	silence silence
+	tail    tail
 	wakeup  chan struct{}
+	driving sync.Mutex // held by drive, taken before mu
 
 	mu      sync.Mutex // guards what follows
 	session *holepunch.Session
@@ -44,7 +49,9 @@ type route struct {
 	bases   map[holepunch.Base]base
 	active  Path
 	since   time.Time // when active was chosen
+	doubted time.Time // when hedge was set
 	narrow  narrow
+	conn    *quic.Conn    // of an incoming link, from the start of its handshake
 	link    *Link         // the connection that uses the route, once there is one
 	first   chan struct{} // closed when the first real path is chosen
 
@@ -96,7 +103,11 @@ func (r *route) write(b []byte, segment int) error {
 	if r.silence.sent(time.Now()) {
 		r.wake()
 	}
+	r.tail.keep(b, segment)
 	err := r.writeTarget(t, b, segment)
+	if h := r.hedge.Load(); h != nil {
+		r.writeTarget(h, b, segment) // QUIC drops what arrives twice
+	}
 	if err == nil || offloadFailed(err) {
 		return err
 	}
@@ -157,21 +168,22 @@ func eachDatagram(b []byte, segment int, f func([]byte) error) error {
 // received notes that the peer was heard; called for every datagram.
 func (r *route) received() { r.silence.heard() }
 
-// check takes an inbound check of this route's session.
+// check takes an inbound check of this route's session, and answers it at once.
 func (r *route) check(from holepunch.Path, b []byte) {
 	now := time.Now()
 	r.mu.Lock()
 	err := r.session.Receive(now, from, b)
-	if err == nil {
-		r.choose(now)
-	}
 	r.mu.Unlock()
 	if err != nil {
 		r.log.Debug("check dropped", "peer", r.peer.Short(), "err", err)
 		return
 	}
+	if from.Base == 0 {
+		r.sock.strangers.proved(from.Remote.Addr(), now)
+	}
 	r.received()
-	r.wake()
+	r.drive(now)
+	r.wake() // the next deadline may have moved
 }
 
 // addRemote gives the session candidates of the peer.
@@ -228,33 +240,44 @@ const idleStep = time.Hour
 // step does what is due and returns how long nothing else will be.
 func (r *route) step(now time.Time) time.Duration {
 	r.mu.Lock()
-	if quiet := r.silence.suspicious(now, r.active.RTT); quiet {
-		if t := r.target.Load(); t != nil {
-			r.session.Probe(now, t.path)
-		}
-	}
-	out, next := r.session.Poll(now)
-	r.choose(now)
-	bases := make([]base, len(out))
-	for i, o := range out {
-		bases[i] = r.bases[o.Path.Base]
+	if r.silence.suspicious(now, r.active.RTT) {
+		r.doubt(now)
 	}
 	r.mu.Unlock()
-
-	for i, o := range out {
-		r.sendCheck(o, bases[i])
-	}
 	wait := idleStep
-	if !next.IsZero() {
+	if next := r.drive(now); !next.IsZero() {
 		wait = max(0, next.Sub(now))
 	}
 	return min(wait, r.silence.next(now))
 }
 
+// drive sends the checks that are due and then chooses the path, in this order:
+// the peer takes data from an address it was not told of only after a check from
+// there. It returns when it must be called again, zero for never.
+func (r *route) drive(now time.Time) (next time.Time) {
+	r.driving.Lock()
+	defer r.driving.Unlock()
+	r.mu.Lock()
+	out, next := r.session.Poll(now)
+	bases := make([]base, len(out))
+	for i, o := range out {
+		bases[i] = r.bases[o.Path.Base]
+	}
+	r.mu.Unlock()
+	for i, o := range out {
+		r.sendCheck(o, bases[i])
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.choose(now)
+	r.reviewHedge(now)
+	return next
+}
+
 func (r *route) sendCheck(o holepunch.Outgoing, relay base) {
 	var err error
 	switch {
-	case o.Path.Base == 0:
+	case o.Path.Base == 0 && r.sock.strangers.allow(o.Path.Remote.Addr(), time.Now()):
 		err = r.sock.sendTTL(o.Bytes, o.Path.Remote, o.TTL)
 	case relay != nil:
 		_, err = relay.WriteTo(o.Bytes, o.Path.Remote)

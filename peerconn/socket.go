@@ -40,8 +40,9 @@ type socket struct {
 	owners map[holepunch.Path][]*route // the last one gets what arrives
 	plain  map[netip.AddrPort]int      // nodes we talk QUIC to, by number of users
 
-	inbox  inbox
-	closed atomic.Bool
+	inbox     inbox
+	strangers strangers
+	closed    atomic.Bool
 }
 
 // maxDatagram is the largest QUIC packet that fits every path: 1,500 bytes less
