@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Setenv("XDG_DATA_HOME", filepath.Join(e.WorkDir, "data"))
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // under -race every process would linger for a second
 			e.Values[runningKey{}] = map[string]*background{}
 			return os.WriteFile(filepath.Join(e.WorkDir, "big"), bytes.Repeat([]byte("0123456789abcdef"), 300_000), 0o600)
 		},

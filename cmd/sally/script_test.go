@@ -75,7 +75,7 @@ func startCommand(ts *testscript.TestScript, neg bool, args []string) {
 	b.cmd = exec.Command("sally", append(args, "--json")...)
 	b.cmd.Dir = ts.MkAbs(".")
 	b.cmd.Stdin = input
-	for _, key := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"} {
+	for _, key := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "GORACE"} {
 		b.cmd.Env = append(b.cmd.Env, key+"="+ts.Getenv(key))
 	}
 	if input == nil { // an input that never ends
