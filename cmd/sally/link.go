@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport-net/sallyport"
 	"github.com/sallyport-net/sallyport/peerconn"
+	"github.com/sallyport-net/sallyport/rendezvous"
 )
 
 const defaultDialTimeout = 30 * time.Second
@@ -203,6 +204,8 @@ func dialFailure(err error, timeout time.Duration) error {
 		f.code, f.fix = exitRefused, "let the peer start \"sally listen\" with --allow and this peer's ID (\"sally id\" shows it)"
 	case errors.Is(err, peerconn.ErrNoPath):
 		f.fix = fixNoPath
+	case errors.Is(err, rendezvous.ErrLimited):
+		f.fix = "the node limits how often a peer may call: wait a minute and try again"
 	case errors.Is(err, peerconn.ErrNoNode):
 		f.fix = fixNoNode
 	case errors.Is(err, peerconn.ErrNoAnswer):

@@ -224,6 +224,7 @@ func (v *volunteer) clientConfig(url sallyport.NodeURL) rendezvous.Config {
 // status tells what a node found when it tried the relay from outside.
 func (v *volunteer) status(url sallyport.NodeURL, s rendezvous.VolunteerStatus) {
 	if len(s.Addrs) == 0 {
+		v.emit(unlistedEvent{Node: url.String(), Why: s.Reason})
 		v.note("sally: the node %s does not list this relay: %s", url.HostPort(), s.Reason)
 		v.note("fix: let UDP in to the port of --listen and to 49152-65535, or forward them and use --advertise PUBLIC-ADDRESS; trying again every minute")
 		return
@@ -255,6 +256,15 @@ func (v *volunteer) close() {
 	}
 	closeAll(v.sockets)
 }
+
+// unlistedEvent says that a node does not hand the relay out, now or any more.
+type unlistedEvent struct {
+	Node string `json:"node"`
+	Why  string `json:"why"`
+}
+
+func (unlistedEvent) name() string           { return "unlisted" }
+func (e unlistedEvent) human(_ style) string { return "" } // said on stderr, with the fix
 
 type relayReadyEvent struct {
 	Relay string           `json:"relay"`
