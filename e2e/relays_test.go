@@ -120,7 +120,7 @@ func TestRelayDiesWithAnother(t *testing.T) {
 }
 
 func runRelayDies(t *testing.T, inUse bool) {
-	l := newLab(t, natlab.Config{Link: natlab.LinkConfig{Rate: 20e6}})
+	l := newLab(t, natlab.Config{Link: natlab.LinkConfig{Rate: 4e6}})
 	l.startNode(false)
 	relays := map[string]*volunteer{}
 	for _, name := range []string{"one", "two"} {
@@ -216,7 +216,7 @@ func TestRelayOnly(t *testing.T) {
 
 func runRelayOnly(t *testing.T, kind natlab.SiteKind, who string) {
 	wire := newTap()
-	l := newLab(t, natlab.Config{Tap: wire.see})
+	l := newLab(t, natlab.Config{Tap: wire.see, Link: natlab.LinkConfig{Rate: 4e6}})
 	l.startNode(true)
 	siteA, err := l.net.Site(kind, "a")
 	check(t, err)
