@@ -159,13 +159,15 @@ func (s *socket) sort(b []byte, from net.Addr) net.Addr {
 }
 
 func (s *socket) sortQUIC(p holepunch.Path, from net.Addr) net.Addr {
+	var r *route
 	s.mu.RLock()
-	owners := s.owners[p]
+	if owners := s.owners[p]; len(owners) > 0 {
+		r = owners[len(owners)-1]
+	}
 	_, known := s.plain[p.Remote]
 	s.mu.RUnlock()
 	switch {
-	case len(owners) > 0:
-		r := owners[len(owners)-1]
+	case r != nil:
 		r.received()
 		return r.virtual
 	case known && p.Base == 0:
