@@ -18,7 +18,11 @@ func (h *Host) takeCall(client *rendezvous.Client, call *rendezvous.Call) {
 		call.Refuse(reason)
 		return
 	}
-	if err := h.answerCall(client, call, offer); err != nil {
+	answer := h.answerCall
+	if offer.Flags&flagRepair != 0 {
+		answer = h.answerRepair
+	}
+	if err := answer(client, call, offer); err != nil {
 		h.log.Info("call failed", "peer", call.Peer().Short(), "err", err)
 		call.Refuse("busy")
 	}
@@ -29,11 +33,14 @@ func (h *Host) takeCall(client *rendezvous.Client, call *rendezvous.Call) {
 func (h *Host) judge(call *rendezvous.Call) (offer *holepunch.Offer, reason string, err error) {
 	dials := h.pending(call.Peer())
 	if len(dials) == 0 && (h.cfg.Allow == nil || !h.cfg.Allow(call.Peer())) {
-		return nil, "this peer is not on the list of those who may call", errors.New("not allowed")
+		return nil, reasonNotAllowed, errors.New("not allowed")
 	}
 	offer, err = holepunch.OpenOffer(h.id, call.Peer(), call.Offer())
 	if err != nil {
 		return nil, "the offer cannot be read", err
+	}
+	if offer.Flags&flagRepair != 0 {
+		return offer, "", nil
 	}
 	if err := h.firstUse(offer); err != nil {
 		return nil, "the offer was used before", err
@@ -68,6 +75,7 @@ func (h *Host) answerCall(client *rendezvous.Client, call *rendezvous.Call, offe
 	if err != nil {
 		return err
 	}
+	r.offer = offer
 	h.closeUnused(r, closeRoute)
 	s := &signalling{h: h, r: r, call: call, offer: offer, relay: h.relay.use(r)}
 	s.inject(offer.Flight...)
@@ -88,7 +96,10 @@ func (h *Host) answerCall(client *rendezvous.Client, call *rendezvous.Call, offe
 	r.openNarrow(call, nodePath(reg))
 	s.learn(offer.Candidates)
 	s.start(client)
-	h.tasks.Go(func() { s.receive(r.ctx) }) // ends with the call
+	h.tasks.Go(func() { // ends with the call
+		s.receive(r.ctx)
+		close(r.callOver)
+	})
 	return nil
 }
 

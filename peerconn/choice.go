@@ -34,7 +34,9 @@ func (r *route) choose(now time.Time) {
 	t := r.target.Load()
 	switch {
 	case !found:
-		return // keep what there is: it may come back, and QUIC ends the link if not
+		if t != nil { // keep it: it may come back
+			r.losePath()
+		}
 	case t != nil && t.path == best.Path:
 		r.active.RTT = best.RTT
 	default:
@@ -119,9 +121,8 @@ func (r *route) use(s holepunch.PathStatus, old *target, paths []holepunch.PathS
 	r.target.Store(t)
 	r.session.SetActive(s.Path)
 	r.flushHeld(t)
-	if old == nil {
-		close(r.first)
-	} else {
+	r.markFound()
+	if old != nil {
 		r.repeatTail(t)
 	}
 	event := Event{Time: now, From: from, To: r.active, Why: why(s, old, paths)}

@@ -33,8 +33,8 @@ type Config struct {
 	// and calls through them. Without any, only peers whose ticket names nodes
 	// can be dialed.
 	Nodes []sallyport.NodeURL
-	// Allow decides who may call, before anything is answered. Nil: nobody, the
-	// host only dials.
+	// Allow decides who may call, before anything is answered; it may be asked more
+	// than once for one call. Nil: nobody, the host only dials.
 	Allow func(sallyport.PeerID) bool
 	// Policy says which paths may be used.
 	Policy Policy

@@ -22,6 +22,8 @@ const flagCallable holepunch.OfferFlags = 1 << 0
 // reasonCrossed is how the side whose dial wins refuses the one that loses.
 const reasonCrossed = "crossed"
 
+const reasonNotAllowed = "this peer is not on the list of those who may call"
+
 // dial is one Dial under way.
 type dial struct {
 	h     *Host
@@ -59,8 +61,11 @@ func (h *Host) Dial(ctx context.Context, to sallyport.Ticket) (*Link, error) {
 		nodes = h.cfg.Nodes
 	}
 	l, err := d.through(ctx, nodes)
-	if err != nil && h.ctx.Err() != nil {
+	switch {
+	case err != nil && h.isClosed():
 		return nil, &DialError{Peer: to.Peer, Err: net.ErrClosed}
+	case err != nil && errors.Is(ctx.Err(), context.Canceled):
+		return nil, &DialError{Peer: to.Peer, Err: context.Cause(ctx)}
 	}
 	return l, err
 }
@@ -106,6 +111,7 @@ func (d *dial) through(ctx context.Context, urls []sallyport.NodeURL) (*Link, er
 		left = slices.DeleteFunc(left, func(u sallyport.NodeURL) bool { return u == at.url })
 		l, why := d.throughNode(ctx, at)
 		if why == nil {
+			d.h.tasks.Go(func() { l.repair(urls) }) // ends with the link
 			return l, nil
 		}
 		failed.add(at.url, why)
@@ -168,17 +174,27 @@ const routeLinger = time.Second
 func (d *dial) call(ctx context.Context, at readyNode, offer *holepunch.Offer, r *route) (*Link, error) {
 	hctx, stopHandshake := context.WithCancel(ctx)
 	defer stopHandshake()
-	handshake := make(chan result, 1)
+	handshake := make(chan result)
 	go func() { // ends with hctx
 		conn, err := d.h.quic.Dial(hctx, r.virtual, d.h.linkTLS(d.peer), d.h.quicConfig())
-		handshake <- result{conn, err}
+		select {
+		case handshake <- result{conn, err}:
+		case <-hctx.Done():
+			if conn != nil { // complete, but the dial was decided otherwise
+				conn.CloseWithError(codeClosed, "")
+			}
+		}
 	}()
 	s, err := d.offer(ctx, at, offer, r)
 	if err != nil {
 		return nil, err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- s.receive(d.h.ctx) }() // ends with the call
+	go func() { // ends with the call
+		err := s.receive(d.h.ctx)
+		close(r.callOver)
+		ended <- err
+	}()
 	return d.wait(ctx, s, handshake, ended)
 }
 
@@ -197,6 +213,7 @@ func (d *dial) offer(ctx context.Context, at readyNode, offer *holepunch.Offer, 
 		offer.Flags |= flagCallable
 	}
 	s := &signalling{h: h, r: r, offer: offer, relay: h.relay.use(r)}
+	r.offer = offer
 	warm := s.relay.warm()
 	offer.Candidates = append(warm, offer.Candidates...)
 	offer.Flight = r.firstFlight(ctx)

@@ -43,8 +43,9 @@ type Host struct {
 	relay *relays
 
 	ctx    context.Context // ends with Close: the lifetime of every goroutine below
+	shut   sync.Once
 	cancel context.CancelFunc
-	tasks  sync.WaitGroup
+	tasks  tasks
 	queue  chan *Link
 	answer chan struct{} // a slot for each call being answered
 
@@ -181,6 +182,9 @@ func (h *Host) Ready(ctx context.Context) error { return h.nodes.ready(ctx) }
 // Accept returns the next link that a peer dialed. Links wait for it in a short
 // queue; more than 16 are refused. After Close it returns net.ErrClosed.
 func (h *Host) Accept(ctx context.Context) (*Link, error) {
+	if h.isClosed() {
+		return nil, net.ErrClosed // and none of the dead links that wait
+	}
 	select {
 	case l := <-h.queue:
 		return l, nil
@@ -197,15 +201,15 @@ func (h *Host) Accept(ctx context.Context) (*Link, error) {
 }
 
 // Close ends all links, tells the nodes and the relays, and releases the socket.
-func (h *Host) Close() error {
+func (h *Host) Close() (err error) {
+	h.shut.Do(func() { err = h.close() })
+	return err
+}
+
+func (h *Host) close() error {
 	h.mu.Lock()
-	again := h.closed
 	h.closed = true
 	h.mu.Unlock()
-	if again {
-		h.tasks.Wait()
-		return nil
-	}
 	for _, r := range h.allRoutes() {
 		r.closeLink()
 	}
@@ -216,6 +220,12 @@ func (h *Host) Close() error {
 	err := h.quic.Close()
 	h.tasks.Wait()
 	return errors.Join(err, h.sock.pc.Close())
+}
+
+func (h *Host) isClosed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.closed
 }
 
 func (h *Host) allRoutes() []*route {
@@ -319,6 +329,10 @@ func (h *Host) accepted(r *route, l *Link) {
 		if d.yield(l) {
 			return
 		}
+	}
+	if h.cfg.Allow == nil || !h.cfg.Allow(r.peer) { // taken only because it crossed with a dial, which is over
+		l.CloseWithReason(reasonNotAllowed)
+		return
 	}
 	select {
 	case h.queue <- l:

@@ -69,11 +69,12 @@ func (r *route) attach(l *Link) {
 	close(r.linked)
 }
 
-// claim makes conn the one connection of an incoming route; false if it has one.
+// claim makes conn the one connection of an incoming route; false if it has one,
+// or is a route of our own call, whose connection we make.
 func (r *route) claim(conn *quic.Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.conn != nil {
+	if r.calling || r.conn != nil {
 		return false
 	}
 	r.conn = conn

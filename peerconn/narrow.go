@@ -1,10 +1,13 @@
 package peerconn
 
+import "github.com/sallyport-net/sallyport/rendezvous"
+
 // narrow is the way through the rendezvous node while a call lasts. At first
 // datagrams are collected for the offer or answer; then they go through the
 // call one by one as far as its budget goes; the rest waits for a real path.
 type narrow struct {
 	path Path               // how this way is shown to people
+	call *rendezvous.Call   // that send uses
 	send func([]byte) error // nil while collecting and after the call
 	held [][]byte           // collected or waiting
 	came chan struct{}      // closed when the first datagram was collected

@@ -29,6 +29,7 @@ type route struct {
 	log     *slog.Logger
 	peer    sallyport.PeerID
 	virtual *net.UDPAddr
+	calling bool // the call that made the route is ours
 	started time.Time
 	ctx     context.Context // the route's lifetime, which others wait for
 	linked  chan struct{}   // closed when link is set
@@ -51,9 +52,12 @@ type route struct {
 	since   time.Time // when active was chosen
 	doubted time.Time // when hedge was set
 	narrow  narrow
-	conn    *quic.Conn    // of an incoming link, from the start of its handshake
-	link    *Link         // the connection that uses the route, once there is one
-	first   chan struct{} // closed when the first real path is chosen
+	conn    *quic.Conn       // of an incoming link, from the start of its handshake
+	link    *Link            // the connection that uses the route, once there is one
+	offer   *holepunch.Offer // that made the route, or repaired it last
+	first   chan struct{}    // closed when the first real path is chosen
+	found   chan struct{}    // closed while a real path is chosen
+	lost    chan struct{}    // gets a token when no path is usable any more
 
 	relayUse *relayUse // the route's part in the host's relays
 }
@@ -77,6 +81,7 @@ func newRoute(ctx context.Context, sock *socket, log *slog.Logger, peer sallypor
 		log:     log,
 		peer:    peer,
 		virtual: newVirtual(),
+		calling: cfg.Caller,
 		started: time.Now(),
 		ctx:     ctx,
 		linked:  make(chan struct{}),
@@ -88,6 +93,8 @@ func newRoute(ctx context.Context, sock *socket, log *slog.Logger, peer sallypor
 		bases:    make(map[holepunch.Base]base),
 		narrow:   narrow{came: make(chan struct{})},
 		first:    make(chan struct{}),
+		found:    make(chan struct{}),
+		lost:     make(chan struct{}, 1),
 	}
 }
 

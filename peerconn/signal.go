@@ -69,6 +69,7 @@ func (r *route) openNarrow(call *rendezvous.Call, path Path) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.narrow.path = path
+	r.narrow.call = call
 	r.narrow.send = func(d []byte) error {
 		return call.Send(append([]byte{msgData}, d...))
 	}
@@ -77,10 +78,13 @@ func (r *route) openNarrow(call *rendezvous.Call, path Path) {
 	}
 }
 
-func (r *route) closeNarrow() {
+// closeNarrow ends the way through call, unless a later call took its place.
+func (r *route) closeNarrow(call *rendezvous.Call) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.narrow.send = nil
+	if r.narrow.call == call {
+		r.narrow.send = nil
+	}
 }
 
 // signalling is the call of one route: what the two sides tell each other
@@ -104,7 +108,6 @@ func (s *signalling) inject(flight ...[]byte) {
 
 // receive handles messages until the call ends, and returns why.
 func (s *signalling) receive(ctx context.Context) error {
-	defer close(s.r.callOver)
 	for {
 		msg, err := s.call.Receive(ctx)
 		if err != nil {
@@ -168,11 +171,9 @@ func (s *signalling) start(client *rendezvous.Client) {
 
 // linger keeps the call open for as long as it may be of use, then closes it.
 func (s *signalling) linger(ctx context.Context) {
-	select {
-	case <-s.r.first:
+	if s.r.waitPath(ctx) {
 		waitFor(ctx, nil, callLinger)
-	case <-ctx.Done():
 	}
-	s.r.closeNarrow()
+	s.r.closeNarrow(s.call)
 	s.call.Close()
 }

@@ -22,6 +22,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/stun/v4"
@@ -41,12 +42,14 @@ type Allocation struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // the goroutines that life ends
 
-	mu        sync.Mutex // guards lifetime, err and closed
-	lifetime  time.Duration
-	err       error
-	closed    bool
-	closeOnce sync.Once
-	done      chan struct{}
+	mu       sync.Mutex // guards lifetime, err and closed
+	lifetime time.Duration
+	err      error
+	closed   bool
+	done     chan struct{}
+
+	closing atomic.Bool   // Close has begun
+	ended   chan struct{} // closed when Close has ended
 }
 
 // Allocate asks cfg.Server for a relayed address and waits for it. Errors: an [*Error] when the
@@ -56,7 +59,7 @@ func Allocate(ctx context.Context, cfg Config) (*Allocation, error) {
 	if !cfg.Server.IsValid() || cfg.Server.Port() == 0 {
 		return nil, fmt.Errorf("allocating: %w: server %v", ErrPeer, cfg.Server)
 	}
-	a := &Allocation{cfg: cfg, done: make(chan struct{}), peers: newPeers()}
+	a := &Allocation{cfg: cfg, done: make(chan struct{}), ended: make(chan struct{}), peers: newPeers()}
 	a.auth.set(cfg.Username, cfg.Password)
 	a.life, a.cancel = context.WithCancel(context.Background())
 	a.txs = transactions{send: a.send, pending: make(map[[stun.TransactionIDSize]byte]*transaction)}
@@ -197,13 +200,16 @@ const closeWait = 2 * initialRTO
 // second for the confirmation and ends all that runs. It is idempotent; its error is always nil:
 // where the server does not hear it, the allocation lapses there by itself.
 func (a *Allocation) Close() error {
-	a.closeOnce.Do(func() {
-		if a.Err() == nil {
-			ctx, cancel := context.WithTimeout(context.Background(), closeWait)
-			_, _ = a.do(ctx, stun.MethodRefresh, raw(stun.AttrLifetime, 0, 0, 0, 0))
-			cancel()
-		}
-		a.shut(net.ErrClosed)
-	})
+	if a.closing.Swap(true) {
+		<-a.ended
+		return nil
+	}
+	defer close(a.ended)
+	if a.Err() == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+		_, _ = a.do(ctx, stun.MethodRefresh, raw(stun.AttrLifetime, 0, 0, 0, 0))
+		cancel()
+	}
+	a.shut(net.ErrClosed)
 	return nil
 }
