@@ -116,6 +116,7 @@ func (r *route) use(s holepunch.PathStatus, old *target, paths []holepunch.PathS
 		return
 	}
 	r.hedge.Store(nil)
+	r.silence.moved()
 	from := r.current()
 	r.active, r.since = publicPath(s), now
 	r.target.Store(t)

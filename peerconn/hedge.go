@@ -43,7 +43,11 @@ func (r *route) reviewHedge(now time.Time) {
 	if r.hedge.Load() == nil {
 		return
 	}
-	if now.Sub(r.doubted) > hedgeLimit || r.inUse(r.session.Paths()).Answered.After(r.doubted) {
+	answered := r.inUse(r.session.Paths()).Answered.After(r.doubted)
+	if answered {
+		r.silence.unfounded()
+	}
+	if answered || now.Sub(r.doubted) > hedgeLimit {
 		r.hedge.Store(nil)
 	}
 }

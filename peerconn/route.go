@@ -172,8 +172,11 @@ func eachDatagram(b []byte, segment int, f func([]byte) error) error {
 	return nil
 }
 
-// received notes that the peer was heard; called for every datagram.
-func (r *route) received() { r.silence.heard() }
+// received notes that the peer was heard over p; called for every datagram.
+func (r *route) received(p holepunch.Path) {
+	t := r.target.Load()
+	r.silence.heard(t == nil || t.path == p)
+}
 
 // check takes an inbound check of this route's session, and answers it at once.
 func (r *route) check(from holepunch.Path, b []byte) {
@@ -188,7 +191,7 @@ func (r *route) check(from holepunch.Path, b []byte) {
 	if from.Base == 0 {
 		r.sock.strangers.proved(from.Remote.Addr(), now)
 	}
-	r.received()
+	r.received(from)
 	r.drive(now)
 	r.wake() // the next deadline may have moved
 }
@@ -255,7 +258,7 @@ func (r *route) step(now time.Time) time.Duration {
 	if next := r.drive(now); !next.IsZero() {
 		wait = max(0, next.Sub(now))
 	}
-	return min(wait, r.silence.next(now))
+	return min(wait, r.silence.next())
 }
 
 // drive sends the checks that are due and then chooses the path, in this order:

@@ -168,7 +168,7 @@ func (s *socket) sortQUIC(p holepunch.Path, from net.Addr) net.Addr {
 	s.mu.RUnlock()
 	switch {
 	case r != nil:
-		r.received()
+		r.received(p)
 		return r.virtual
 	case known && p.Base == 0:
 		return from
