@@ -200,6 +200,10 @@ func (h *Host) Accept(ctx context.Context) (*Link, error) {
 	}
 }
 
+// closeFlush is for the last words of links that go through the node to leave,
+// before the connection to the node ends and takes with it what is queued.
+const closeFlush = 20 * time.Millisecond
+
 // Close ends all links, tells the nodes and the relays, and releases the socket.
 func (h *Host) Close() (err error) {
 	h.shut.Do(func() { err = h.close() })
@@ -210,8 +214,12 @@ func (h *Host) close() error {
 	h.mu.Lock()
 	h.closed = true
 	h.mu.Unlock()
+	signalling := false
 	for _, r := range h.allRoutes() {
-		r.closeLink()
+		signalling = r.closeLink() && r.target.Load() == nil || signalling
+	}
+	if signalling {
+		waitFor(h.ctx, nil, closeFlush)
 	}
 	h.relay.close()
 	h.nodes.close()

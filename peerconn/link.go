@@ -81,8 +81,9 @@ func (r *route) claim(conn *quic.Conn) bool {
 	return true
 }
 
-// closeLink ends the link of the route, or the handshake that would make one.
-func (r *route) closeLink() {
+// closeLink ends the link of the route, or the handshake that would make one;
+// false where there is neither.
+func (r *route) closeLink() bool {
 	r.mu.Lock()
 	l, conn := r.link, r.conn
 	r.mu.Unlock()
@@ -92,6 +93,7 @@ func (r *route) closeLink() {
 	case conn != nil:
 		conn.CloseWithError(codeClosed, "")
 	}
+	return l != nil || conn != nil
 }
 
 // orphanPatience is how long a link may look for a path after its call has
@@ -263,7 +265,10 @@ func (e *ClosedError) Is(target error) bool { return target == net.ErrClosed }
 func linkEnd(err error) error {
 	var app *quic.ApplicationError
 	var idle *quic.IdleTimeoutError
+	var transport *quic.TransportError
 	switch {
+	case errors.As(err, &transport) && transport.Remote && transport.ErrorCode == quic.ApplicationErrorErrorCode:
+		return &ClosedError{} // "during the handshake": RFC 9000 section 10.2.3
 	case errors.As(err, &app) && app.Remote && app.ErrorCode == codeNoPath:
 		return fmt.Errorf("%w: %s", ErrNoPath, app.ErrorMessage)
 	case errors.As(err, &app) && app.Remote:

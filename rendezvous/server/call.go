@@ -232,6 +232,9 @@ func (c *call) pass(from *session, kind wire.Type, payload []byte, to *quic.Stre
 		return wire.End{Code: wire.EndBudget}, true
 	}
 	if err := c.forward(to, msg); err != nil {
+		if _, stopped := errors.AsType[*quic.StreamError](err); stopped {
+			return wire.End{}, false // it reads no more: what it said last, a refusal perhaps, decides
+		}
 		return c.sideEnd(c.other(from), err), true
 	}
 	return wire.End{}, false
