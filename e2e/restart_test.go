@@ -52,13 +52,13 @@ func contains(list []bool, want bool) bool {
 // of theirs": both are registered again within seconds, the link between them
 // goes on, and new dials work.
 func TestNodeRestart(t *testing.T) {
-	restarts(t, natlab.SitePortRestricted)
+	restarts(t, natlab.SitePortRestricted, 0, 3*time.Second, time.Minute)
 }
 
-// restarts tries all ways in which a node can be away for a while.
-func restarts(t *testing.T, kind natlab.SiteKind) {
+// restarts has the node go, politely or not, and come back after these times.
+func restarts(t *testing.T, kind natlab.SiteKind, downs ...time.Duration) {
 	for _, crash := range []bool{false, true} {
-		for _, down := range []time.Duration{0, 3 * time.Second, time.Minute} {
+		for _, down := range downs {
 			t.Run(fmt.Sprintf("crash_%v_down_%v", crash, down), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { runRestart(t, kind, crash, down) })
 			})
@@ -282,13 +282,15 @@ func runClosesMidDial(t *testing.T, after time.Duration) {
 	}()
 	start := time.Now()
 	link, err := a.Dial(t.Context(), b.Ticket())
+	bound := 5 * time.Second
 	if err == nil {
+		bound = 31 * time.Second // the close may be lost with the node's connection: then it is the idle timeout
 		<-link.Context().Done()
 		err = context.Cause(link.Context())
 	}
 	took := time.Since(start)
 	t.Logf("after %v: %v", took, err)
-	if took > 5*time.Second {
+	if took > bound {
 		t.Errorf("it took %v to say %v", took, err)
 	}
 }
