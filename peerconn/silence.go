@@ -57,7 +57,7 @@ func (s *silence) suspicious(now time.Time, rtt time.Duration) bool {
 	again := silenceAgain
 	switch {
 	case overdue(now, s.total.Load(), limit):
-	case overdue(now, s.here.Load(), 2*limit):
+	case overdue(now, s.here.Load(), limit):
 		again <<= min(s.calm.Load(), maxCalm)
 	default:
 		return false
