@@ -152,6 +152,7 @@ func nodeAttempt(url sallyport.NodeURL, err error) Attempt {
 
 func (d *dial) throughNode(ctx context.Context, at readyNode) (*Link, error) {
 	offer := holepunch.NewOffer(time.Now(), d.h.PeerID(), d.peer)
+	d.h.stun.note(at.reg.NodeAddr, at.reg.Observed) // Ready returns before registered is told
 	r, closeRoute, err := d.h.openRoute(d.peer, holepunch.SessionConfig{Secret: offer.Secret, Caller: true})
 	if err != nil {
 		return nil, err

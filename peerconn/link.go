@@ -222,9 +222,11 @@ func (l *Link) ReceiveDatagram(ctx context.Context) ([]byte, error) {
 	return b, l.explain(err)
 }
 
-// explain gives an operation on a link that has ended the reason for its end.
+// explain gives an operation on a link that has ended the reason for its end. QUIC
+// fails operations with an error that is net.ErrClosed shortly before its own
+// context ends.
 func (l *Link) explain(err error) error {
-	if err != nil && l.conn.Context().Err() != nil {
+	if err != nil && (errors.Is(err, net.ErrClosed) || l.conn.Context().Err() != nil) {
 		<-l.ctx.Done()
 		return context.Cause(l.ctx)
 	}

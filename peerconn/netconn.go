@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	sallyport "github.com/sallyport-net/sallyport"
 )
@@ -20,7 +22,27 @@ func (a Addr) String() string { return a.Peer.String() }
 // streamConn is a stream as a net.Conn.
 type streamConn struct {
 	*Stream
-	link *Link
+	link   *Link
+	closed atomic.Bool
+}
+
+// Read is that of the stream; after Close it returns net.ErrClosed.
+func (c *streamConn) Read(b []byte) (int, error) {
+	n, err := c.Stream.Read(b)
+	return n, c.explain(err)
+}
+
+// Write is that of the stream; after Close it returns net.ErrClosed.
+func (c *streamConn) Write(b []byte) (int, error) {
+	n, err := c.Stream.Write(b)
+	return n, c.explain(err)
+}
+
+func (c *streamConn) explain(err error) error {
+	if err != nil && c.closed.Load() {
+		return net.ErrClosed
+	}
+	return err
 }
 
 // LocalAddr returns this host's PeerID as an [Addr].
@@ -33,10 +55,13 @@ func (c *streamConn) RemoteAddr() net.Addr { return Addr{c.link.Peer()} }
 func (c *streamConn) CloseWrite() error { return c.Stream.Close() }
 
 // Close ends both directions: what was written is still delivered, what arrives
-// is no longer read.
+// is no longer read. A Write that waits for the peer to read ends.
 func (c *streamConn) Close() error {
+	c.closed.Store(true)
 	c.Stream.CancelRead(0)
-	return c.Stream.Close()
+	c.Stream.SetWriteDeadline(time.Unix(1, 0)) // Stream.Close alone does not wake it
+	c.Stream.Close()                           // an error says that the peer stopped reading, or the link ended, before: it is closed
+	return nil
 }
 
 // DialConn opens a stream of the link as a net.Conn. The peer's Listener returns
@@ -47,7 +72,7 @@ func (l *Link) DialConn(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &streamConn{s, l}, nil
+	return &streamConn{Stream: s, link: l}, nil
 }
 
 // Listener returns the streams that the peer opens as a net.Listener. Closing it
@@ -61,7 +86,7 @@ func (l *Link) acceptConn(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &streamConn{s, l}, nil
+	return &streamConn{Stream: s, link: l}, nil
 }
 
 // Listener returns the streams that any peer opens on any link as one
