@@ -89,6 +89,10 @@ func (s *Session) deadline(now time.Time) time.Time {
 func (s *Session) step(now time.Time, p *path) {
 	switch p.state {
 	case Waiting:
+		if now.Before(s.cfg.Start) && p.startsTogether() {
+			s.opener(now, p)
+			return
+		}
 		s.setState(now, p, Checking, "")
 		s.check(now, p)
 	case Checking:
@@ -349,17 +353,28 @@ func (s *Session) ahead(a, b *path) bool {
 }
 
 // ping seals a check of ours over p.
-func (s *Session) ping(now time.Time, p *path) {
+func (s *Session) ping(now time.Time, p *path) { s.pingTTL(now, p, 0) }
+
+// opener sends a check that is to die beyond our own NAT.
+func (s *Session) opener(now time.Time, p *path) {
+	s.pingTTL(now, p, s.cfg.OpenerTTL)
+	p.run.next = s.cfg.Start
+	if again := now.Add(openerPace); again.Before(s.cfg.Start) {
+		p.run.next = again
+	}
+}
+
+func (s *Session) pingTTL(now time.Time, p *path, ttl int) {
 	txid := newTransaction()
 	if len(s.pending) < maxPending {
 		s.pending[txid] = pendingPing{p, now}
 	}
 	p.run.tries++
-	s.send(p, check{typ: ping, txid: txid})
+	s.send(p, check{typ: ping, txid: txid}, ttl)
 }
 
 // send seals c and queues it for Poll.
-func (s *Session) send(p *path, c check) {
+func (s *Session) send(p *path, c check, ttl int) {
 	s.counter++
 	c.counter = s.counter
 	if p.Base != 0 {
@@ -372,7 +387,7 @@ func (s *Session) send(p *path, c check) {
 		c.flags |= flagUnanswered
 	}
 	p.tally.sent++
-	s.out = append(s.out, Outgoing{Path: p.Path, Bytes: s.keys.seal(make([]byte, 0, CheckSize), c)})
+	s.out = append(s.out, Outgoing{Path: p.Path, TTL: ttl, Bytes: s.keys.seal(make([]byte, 0, CheckSize), c)})
 }
 
 // prunePending forgets, once a second, pings whose pong is overdue.

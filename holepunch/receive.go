@@ -61,7 +61,7 @@ func (s *Session) receivePing(now time.Time, from Path, c check) error {
 	if len(s.out) >= maxQueued {
 		return fmt.Errorf("%w: %d packets wait for Poll", ErrLimit, len(s.out))
 	}
-	s.send(p, check{typ: pong, txid: c.txid, observed: from.Remote})
+	s.send(p, check{typ: pong, txid: c.txid, observed: from.Remote}, 0)
 	return nil
 }
 

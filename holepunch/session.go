@@ -28,6 +28,11 @@ type SessionConfig struct {
 	Caller bool      // our side made the offer
 	Start  time.Time // no check leaves before, except in reply to the peer's; zero: at once
 
+	// OpenerTTL, where it is not 0, is the TTL of openers: checks sent before Start that open
+	// our own NAT and die on the way, so that they cannot reach a NAT that the peer has not opened
+	// yet. Only public addresses get them. The socket must be able to set it.
+	OpenerTTL int
+
 	Families      Families       // what the socket (base 0) can send to; zero: both
 	LocalPrefixes []netip.Prefix // our interfaces' networks, to know what is on-link
 
@@ -42,6 +47,7 @@ type SessionConfig struct {
 // The timing of a session beyond its Config.
 const (
 	fastPhase     = 300 * time.Millisecond // checks at Pace, from the start of a pair
+	openerPace    = 40 * time.Millisecond  // between openers to one address
 	firstBackoff  = 50 * time.Millisecond  // then doubling
 	maxBackoff    = time.Second
 	rareRounds    = 2 // rankRare: rounds at Pace
@@ -270,7 +276,22 @@ func (s *Session) Restart(now, start time.Time) {
 func (s *Session) begin(now time.Time, p *path) {
 	p.doubtedAt, p.confirmedAt, p.why = time.Time{}, time.Time{}, ""
 	s.setState(now, p, Waiting, "")
-	p.run.next = later(now, s.cfg.Start)
+	p.run.next = s.firstCheck(now, p)
+}
+
+// firstCheck is when the first check to p leaves: at Start where the peer's NAT
+// might take it amiss, unless an opener goes ahead of it.
+func (s *Session) firstCheck(now time.Time, p *path) time.Time {
+	if !p.startsTogether() || s.cfg.OpenerTTL > 0 && p.rank == rankPublic {
+		return now
+	}
+	return later(now, s.cfg.Start)
+}
+
+// startsTogether reports whether the two sides must start at one time on p: not
+// where a relay is between them, which opens to whom it is told, or nothing.
+func (p *path) startsTogether() bool {
+	return p.rank == rankPublic || p.rank == rankRare && p.Base == 0
 }
 
 // tick notes the time and that deadlines may have moved.
@@ -346,7 +367,7 @@ func (s *Session) addPath(now time.Time, base Base, r *remote) *path {
 	}
 	p := &path{Path: key, remote: r}
 	s.classify(p)
-	p.run.next = later(now, s.cfg.Start)
+	p.run.next = s.firstCheck(now, p)
 	s.byPath[key] = p
 	s.paths = append(s.paths, p)
 	s.sortPaths()

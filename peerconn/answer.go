@@ -58,20 +58,16 @@ func (h *Host) firstUse(offer *holepunch.Offer) error {
 }
 
 // answerCall opens a route for the offer, has QUIC answer the first flight in
-// it, and sends the answer. Checks begin one signalling time later, when the
-// answer has arrived: both sides knock together, so that neither packet reaches a
-// NAT before that NAT's own side has sent, which some NATs would hold against the
-// connection (DESIGN.md, "Linux NATs without an input firewall").
+// it, and sends the answer. Openers leave at once, checks at knockTime.
 func (h *Host) answerCall(client *rendezvous.Client, call *rendezvous.Call, offer *holepunch.Offer) error {
 	reg, err := client.Ready(h.ctx)
 	if err != nil {
 		return err
 	}
 	h.stun.note(reg.NodeAddr, reg.Observed) // Ready returns before registered is told
-	signalTime := (offer.NodeRTT + reg.RTT) / 2
 	r, closeRoute, err := h.openRoute(offer.Caller, holepunch.SessionConfig{
 		Secret: offer.Secret,
-		Start:  time.Now().Add(min(signalTime, maxSignalTime) + flightSettle),
+		Start:  h.knockTime(offer, reg),
 	})
 	if err != nil {
 		return err
@@ -104,8 +100,28 @@ func (h *Host) answerCall(client *rendezvous.Client, call *rendezvous.Call, offe
 	return nil
 }
 
-// maxSignalTime bounds what an offer can make us wait.
-const maxSignalTime = time.Second
+const (
+	// maxSignalTime bounds what an offer can make us wait.
+	maxSignalTime = time.Second
+	// openerGrace is how much later the answer may come than expected without harm,
+	// where openers have opened our NAT: the caller's checks get in and are answered at
+	// once, so that waiting costs nothing then.
+	openerGrace = 60 * time.Millisecond
+)
+
+// knockTime is when the callee's first checks leave. A check must not reach the
+// caller's NAT before the caller has sent: plain Linux NATs without an input firewall
+// keep the unexpected packet as a connection of their own, and the caller's packets to
+// us then leave from another port than the one we were told. The caller sends when
+// the answer arrives, one signalling time from now, half a round trip of each side to
+// the node.
+func (h *Host) knockTime(offer *holepunch.Offer, reg rendezvous.Registration) time.Time {
+	wait := min((offer.NodeRTT+reg.RTT)/2, maxSignalTime) + flightSettle
+	if h.sock.openerTTL() > 0 {
+		wait += openerGrace
+	}
+	return time.Now().Add(wait)
+}
 
 // closeUnused ends the route of a caller who never completed a handshake, soon
 // after the call ended or in any case when its time is over, and of one whose

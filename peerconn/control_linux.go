@@ -32,6 +32,8 @@ func segmentControl(size int) []byte {
 	return b
 }
 
+const canSetTTL = true
+
 // ttlControl makes one datagram leave with another time to live.
 func ttlControl(ttl int, to netip.Addr) []byte {
 	level, kind := int32(unix.IPPROTO_IPV6), int32(unix.IPV6_HOPLIMIT)

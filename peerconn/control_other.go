@@ -10,6 +10,8 @@ func segmentSize([]byte) int { return 0 }
 
 func segmentControl(int) []byte { return nil }
 
+const canSetTTL = false
+
 func ttlControl(int, netip.Addr) []byte { return nil }
 
 func offloadFailed(error) bool { return false }

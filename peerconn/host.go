@@ -250,6 +250,7 @@ func (h *Host) allRoutes() []*route {
 func (h *Host) openRoute(peer sallyport.PeerID, cfg holepunch.SessionConfig) (*route, context.CancelFunc, error) {
 	cfg.LocalPrefixes = h.localPrefixes()
 	cfg.Loopback = h.stun.onThisMachine()
+	cfg.OpenerTTL = h.sock.openerTTL()
 	if h.cfg.Policy == PolicyRelayOnly {
 		cfg.Families = holepunch.NoFamily
 	}

@@ -159,7 +159,7 @@ func (h *Host) answerRepair(client *rendezvous.Client, call *rendezvous.Call, of
 	s := &signalling{h: h, r: r, call: call, offer: offer, relay: r.relays()}
 	now := time.Now()
 	r.openNarrow(call, nodePath(reg))
-	r.beginAgain(now, now.Add(min((offer.NodeRTT+reg.RTT)/2, maxSignalTime)))
+	r.beginAgain(now, h.knockTime(offer, reg))
 	answer := &holepunch.Answer{NodeRTT: reg.RTT, Candidates: append(s.relay.warm(), h.candidates()...)}
 	sealed, err := holepunch.SealAnswer(h.id, offer, answer)
 	if err != nil {

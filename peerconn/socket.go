@@ -116,23 +116,33 @@ func (s *socket) send(b []byte, to netip.AddrPort) error {
 	return err
 }
 
-// sendTTL is send with a time to live, where the socket can set one.
-func (s *socket) sendTTL(b []byte, to netip.AddrPort, ttl int) error {
-	if ttl > 0 {
-		if c, ok := s.pc.(interface {
-			WriteToTTL([]byte, net.Addr, int) (int, error)
-		}); ok {
-			_, err := c.WriteToTTL(b, net.UDPAddrFromAddrPort(to), ttl)
-			return err
-		}
-		if s.udp != nil {
-			if oob := ttlControl(ttl, to.Addr()); oob != nil {
-				_, _, err := s.udp.WriteMsgUDP(b, oob, net.UDPAddrFromAddrPort(to))
-				return err
-			}
-		}
+// ttlWriter is a socket that can set a time to live for each datagram.
+type ttlWriter interface {
+	WriteToTTL(b []byte, to net.Addr, ttl int) (int, error)
+}
+
+// openerTTL is the time to live of packets that open our own NAT and go no
+// further: they pass the router of this network and die at the next one. A larger
+// one would pass two layers of NAT, and reach the peer's where the internet between
+// is short. It is 0 where the socket cannot set one.
+func (s *socket) openerTTL() int {
+	if _, ok := s.pc.(ttlWriter); ok || s.udp != nil && canSetTTL {
+		return 2
 	}
-	return s.send(b, to)
+	return 0
+}
+
+// sendTTL is send with a time to live; 0 is the system's.
+func (s *socket) sendTTL(b []byte, to netip.AddrPort, ttl int) error {
+	if ttl == 0 {
+		return s.send(b, to)
+	}
+	if c, ok := s.pc.(ttlWriter); ok {
+		_, err := c.WriteToTTL(b, net.UDPAddrFromAddrPort(to), ttl)
+		return err
+	}
+	_, _, err := s.udp.WriteMsgUDP(b, ttlControl(ttl, to.Addr()), net.UDPAddrFromAddrPort(to))
+	return err
 }
 
 // sort deals with one datagram. It returns the address under which QUIC is to
