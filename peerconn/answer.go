@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	sallyport "github.com/sallyport-net/sallyport"
 	"github.com/sallyport-net/sallyport/holepunch"
 	"github.com/sallyport-net/sallyport/rendezvous"
 )
@@ -32,7 +33,8 @@ func (h *Host) takeCall(client *rendezvous.Client, call *rendezvous.Call) {
 // returns what the caller is told, and why for ourselves.
 func (h *Host) judge(call *rendezvous.Call) (offer *holepunch.Offer, reason string, err error) {
 	dials := h.pending(call.Peer())
-	if len(dials) == 0 && (h.cfg.Allow == nil || !h.cfg.Allow(call.Peer())) {
+	allowed := h.cfg.Allow != nil && h.cfg.Allow(call.Peer())
+	if !allowed && len(dials) == 0 && !h.knows(call.Peer()) {
 		return nil, reasonNotAllowed, errors.New("not allowed")
 	}
 	offer, err = holepunch.OpenOffer(h.id, call.Peer(), call.Offer())
@@ -42,6 +44,9 @@ func (h *Host) judge(call *rendezvous.Call) (offer *holepunch.Offer, reason stri
 	if offer.Flags&flagRepair != 0 {
 		return offer, "", nil
 	}
+	if !allowed && len(dials) == 0 {
+		return nil, reasonNotAllowed, errors.New("not allowed but to repair a link")
+	}
 	if err := h.firstUse(offer); err != nil {
 		return nil, "the offer was used before", err
 	}
@@ -49,6 +54,18 @@ func (h *Host) judge(call *rendezvous.Call) (offer *holepunch.Offer, reason stri
 		return nil, reasonCrossed, errors.New("our own dial crossed with it and goes first")
 	}
 	return offer, "", nil
+}
+
+// knows reports whether there is a route to the peer.
+func (h *Host) knows(peer sallyport.PeerID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range h.routes {
+		if r.peer == peer {
+			return true
+		}
+	}
+	return false
 }
 
 func (h *Host) firstUse(offer *holepunch.Offer) error {
@@ -72,7 +89,7 @@ func (h *Host) answerCall(client *rendezvous.Client, call *rendezvous.Call, offe
 	if err != nil {
 		return err
 	}
-	r.offer = offer
+	r.setOffer(offer)
 	h.closeUnused(r, closeRoute)
 	s := &signalling{h: h, r: r, call: call, offer: offer, relay: h.relay.use(r)}
 	s.inject(offer.Flight...)
@@ -142,7 +159,7 @@ func (h *Host) closeUnused(r *route, closeRoute context.CancelFunc) {
 				timer.Reset(orphanPatience)
 				continue
 			case <-timer.C:
-			case <-h.ctx.Done():
+			case <-r.ctx.Done():
 			}
 			return
 		}

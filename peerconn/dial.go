@@ -30,7 +30,8 @@ type dial struct {
 	peer  sallyport.PeerID
 	start time.Time
 
-	yielded chan *Link // gets the peer's own link, where the two dials crossed
+	yielded chan *Link    // gets the peer's own link, where the two dials crossed
+	over    chan struct{} // closed when the dial has ended
 }
 
 // Dial links to the peer of a ticket; Ticket{Peer: id} asks the host's own nodes.
@@ -53,7 +54,7 @@ func (h *Host) Dial(ctx context.Context, to sallyport.Ticket) (*Link, error) {
 	defer cancel()
 	stop := context.AfterFunc(h.ctx, cancel)
 	defer stop()
-	d := &dial{h: h, peer: to.Peer, start: time.Now(), yielded: make(chan *Link)}
+	d := &dial{h: h, peer: to.Peer, start: time.Now(), yielded: make(chan *Link), over: make(chan struct{})}
 	h.addDial(d)
 	defer h.removeDial(d)
 	nodes := to.Nodes
@@ -77,6 +78,7 @@ func (h *Host) addDial(d *dial) {
 }
 
 func (h *Host) removeDial(d *dial) {
+	close(d.over)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.dials[d.peer] = slices.DeleteFunc(h.dials[d.peer], func(o *dial) bool { return o == d })
@@ -90,7 +92,7 @@ func (d *dial) yield(l *Link) bool {
 	select {
 	case d.yielded <- l:
 		return true
-	case <-time.After(time.Second):
+	case <-d.over:
 		return false
 	}
 }
@@ -111,7 +113,9 @@ func (d *dial) through(ctx context.Context, urls []sallyport.NodeURL) (*Link, er
 		left = slices.DeleteFunc(left, func(u sallyport.NodeURL) bool { return u == at.url })
 		l, why := d.throughNode(ctx, at)
 		if why == nil {
-			d.h.tasks.Go(func() { l.repair(urls) }) // ends with the link
+			if l.r.calling {
+				d.h.tasks.Go(func() { l.repair(urls) }) // ends with the link
+			}
 			return l, nil
 		}
 		failed.add(at.url, why)
@@ -214,7 +218,7 @@ func (d *dial) offer(ctx context.Context, at readyNode, offer *holepunch.Offer, 
 		offer.Flags |= flagCallable
 	}
 	s := &signalling{h: h, r: r, offer: offer, relay: h.relay.use(r)}
-	r.offer = offer
+	r.setOffer(offer)
 	warm := s.relay.warm()
 	offer.Candidates = append(warm, offer.Candidates...)
 	offer.Flight = r.firstFlight(ctx)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +30,7 @@ type nodes struct {
 
 	mu      sync.Mutex // guards clients
 	clients map[sallyport.NodeURL]*rendezvous.Client
-	foreign int
+	foreign []sallyport.NodeURL // those of clients that are not ours, the longest unused first
 }
 
 func newNodes(h *Host) *nodes {
@@ -56,6 +57,9 @@ func (n *nodes) client(url sallyport.NodeURL) (*rendezvous.Client, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if c := n.clients[url]; c != nil {
+		if i := slices.Index(n.foreign, url); i >= 0 {
+			n.foreign = append(slices.Delete(n.foreign, i, i+1), url)
+		}
 		return c, nil
 	}
 	var (
@@ -63,8 +67,8 @@ func (n *nodes) client(url sallyport.NodeURL) (*rendezvous.Client, error) {
 		err error
 	)
 	home := n.isHome(url)
-	if !home && n.foreign >= maxForeign {
-		return nil, fmt.Errorf("connected to %d nodes of other peers already", maxForeign)
+	if !home && len(n.foreign) >= maxForeign {
+		n.dropForeign()
 	}
 	cfg := rendezvous.Config{
 		Identity:     n.h.id,
@@ -81,10 +85,20 @@ func (n *nodes) client(url sallyport.NodeURL) (*rendezvous.Client, error) {
 	}
 	n.clients[url] = c
 	if !home {
-		n.foreign++
+		n.foreign = append(n.foreign, url)
 	}
 	n.h.tasks.Go(func() { c.Run(n.h.ctx) }) // ends with the host
 	return c, nil
+}
+
+// dropForeign leaves the foreign node that was not used for longest. The caller
+// holds the mutex.
+func (n *nodes) dropForeign() {
+	url := n.foreign[0]
+	n.foreign = slices.Clone(n.foreign[1:])
+	c := n.clients[url]
+	delete(n.clients, url)
+	n.h.tasks.Go(func() { c.Close() })
 }
 
 func (n *nodes) close() {

@@ -119,15 +119,15 @@ func (l *Link) callAgain(ctx context.Context, urls []sallyport.NodeURL) error {
 	}
 	use := r.relays()
 	use.verify(ctx)
-	offer := *r.offer
-	offer.Created, offer.NodeRTT, offer.Flight = time.Now(), at.reg.RTT, nil
-	offer.Flags |= flagRepair
+	h.stun.note(at.reg.NodeAddr, at.reg.Observed)
+	offer := r.repairOffer(time.Now())
+	offer.NodeRTT = at.reg.RTT
 	offer.Candidates = append(use.warm(), h.candidates()...)
-	sealed, err := holepunch.SealOffer(h.id, &offer)
+	sealed, err := holepunch.SealOffer(h.id, offer)
 	if err != nil {
 		return err
 	}
-	s := &signalling{h: h, r: r, offer: &offer, relay: use}
+	s := &signalling{h: h, r: r, offer: offer, relay: use}
 	if s.call, err = at.client.Call(ctx, r.peer, sealed); err != nil {
 		return err
 	}
@@ -146,6 +146,28 @@ func (l *Link) callAgain(ctx context.Context, urls []sallyport.NodeURL) error {
 	}
 }
 
+// setOffer notes the offer that made the route.
+func (r *route) setOffer(o *holepunch.Offer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.offer = o
+}
+
+// repairOffer returns the route's offer, made new: later than the last one even
+// if the clock was set back.
+func (r *route) repairOffer(now time.Time) *holepunch.Offer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	offer := *r.offer
+	offer.Flight, offer.Flags = nil, offer.Flags|flagRepair
+	offer.Created = offer.Created.Add(time.Millisecond)
+	if now.After(offer.Created) {
+		offer.Created = now.Truncate(time.Millisecond)
+	}
+	r.offer = &offer
+	return &offer
+}
+
 // answerRepair takes the call of a peer whose link to us lost all its paths.
 func (h *Host) answerRepair(client *rendezvous.Client, call *rendezvous.Call, offer *holepunch.Offer) error {
 	r := h.routeOfOffer(offer)
@@ -156,6 +178,7 @@ func (h *Host) answerRepair(client *rendezvous.Client, call *rendezvous.Call, of
 	if err != nil {
 		return err
 	}
+	h.stun.note(reg.NodeAddr, reg.Observed)
 	s := &signalling{h: h, r: r, call: call, offer: offer, relay: r.relays()}
 	now := time.Now()
 	r.openNarrow(call, nodePath(reg))

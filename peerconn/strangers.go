@@ -11,8 +11,9 @@ import (
 // machine. An address that has never proved by an authenticated check that a peer
 // of ours is there shares one small budget over all calls; one that has is free.
 type strangers struct {
-	mu    sync.Mutex // guards what follows
-	known map[netip.Addr]*stranger
+	mu     sync.Mutex // guards what follows
+	known  map[netip.Addr]*stranger
+	others stranger // all addresses together that known has no room for
 }
 
 // stranger is a token bucket, or an address that has proved itself lately.
@@ -35,7 +36,7 @@ func (s *strangers) allow(a netip.Addr, now time.Time) bool {
 	defer s.mu.Unlock()
 	e := s.entry(a, now)
 	if e == nil {
-		return false
+		e = &s.others
 	}
 	if e.proof && now.Sub(e.at) < strangerProof {
 		return true
