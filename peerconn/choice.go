@@ -3,6 +3,7 @@ package peerconn
 import (
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/sallyport-net/sallyport/holepunch"
@@ -24,7 +25,7 @@ func (r *route) choose(now time.Time) {
 	} else {
 		r.seen = v
 	}
-	paths := r.session.Paths()
+	paths := r.paths()
 	for _, s := range paths {
 		if usable(s) {
 			r.sock.own(s.Path, r)
@@ -42,6 +43,16 @@ func (r *route) choose(now time.Time) {
 	default:
 		r.use(best, t, paths, now)
 	}
+}
+
+// paths returns those that the policy lets data take. A peer may bring a relay of
+// its own, whatever we told it. The caller holds the mutex.
+func (r *route) paths() []holepunch.PathStatus {
+	paths := r.session.Paths()
+	if r.noRelay {
+		paths = slices.DeleteFunc(paths, func(s holepunch.PathStatus) bool { return s.Kind == holepunch.Relay })
+	}
+	return paths
 }
 
 // usable reports whether data may go over s: "a path may carry data once an

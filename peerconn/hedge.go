@@ -24,7 +24,7 @@ func (r *route) doubt(now time.Time) {
 	}
 	var spare holepunch.PathStatus
 	found := false
-	for _, s := range r.session.Paths() {
+	for _, s := range r.paths() {
 		if s.Path != t.path && s.State == holepunch.Confirmed && (!found || better(s, spare)) {
 			spare, found = s, true
 		}
@@ -43,7 +43,7 @@ func (r *route) reviewHedge(now time.Time) {
 	if r.hedge.Load() == nil {
 		return
 	}
-	answered := r.inUse(r.session.Paths()).Answered.After(r.doubted)
+	answered := r.inUse(r.paths()).Answered.After(r.doubted)
 	if answered {
 		r.silence.unfounded()
 	}

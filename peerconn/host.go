@@ -256,6 +256,7 @@ func (h *Host) openRoute(peer sallyport.PeerID, cfg holepunch.SessionConfig) (*r
 	}
 	ctx, cancel := context.WithCancel(h.ctx)
 	r := newRoute(ctx, h.sock, h.log, peer, cfg)
+	r.noRelay = h.cfg.Policy == PolicyDirectOnly
 	virtual, _ := virtualOf(r.virtual)
 	tag := r.tag()
 	h.mu.Lock()

@@ -66,7 +66,7 @@ func (r *route) waitPath(ctx context.Context) bool {
 func (r *route) works() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, s := range r.session.Paths() {
+	for _, s := range r.paths() {
 		if usable(s) {
 			return true
 		}

@@ -30,6 +30,7 @@ type route struct {
 	peer    sallyport.PeerID
 	virtual *net.UDPAddr
 	calling bool // the call that made the route is ours
+	noRelay bool // PolicyDirectOnly
 	started time.Time
 	ctx     context.Context // the route's lifetime, which others wait for
 	linked  chan struct{}   // closed when link is set
