@@ -6,12 +6,13 @@
 // the filter that stands in front of every STUN decoder.
 //
 // The answer is unambiguous for what our own software sends. TURN channel data
-// and QUIC's short header both begin with 0x40 to 0x4f; channel data is told by
-// a length field that fits the datagram, and no QUIC packet to one of our
+// and QUIC's short header both begin with 0x40 to 0x7f (RFC 8656 ends channels at
+// 0x4f; clients of RFC 5766, coturn's among them, use them all). Channel data is
+// told by a length field that fits the datagram, and no QUIC packet to one of our
 // sockets has such a field because its connection ID comes from
-// [NewConnectionID]. A stateless reset is random throughout: one in 65,000 is
+// [NewConnectionID]. A stateless reset is random throughout: one in 16,000 is
 // lost to this, and another follows. Software that is not ours and sends QUIC
-// with other connection IDs would lose one short-header packet in about 30,000.
+// with other connection IDs would lose one short-header packet in as many.
 //
 // The package allocates nothing and keeps no state.
 package packet
@@ -45,7 +46,7 @@ const (
 	quicFixedBit     = 0x40
 	quicLongHeader   = 0x80
 	channelFirstByte = 0x40
-	channelLastByte  = 0x4f
+	channelLastByte  = 0x7f
 )
 
 // Classify says what the datagram b is, from its first bytes alone.

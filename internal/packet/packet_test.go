@@ -40,6 +40,8 @@ var classifyTable = []struct {
 	{"largest channel of RFC 8656", "4fff000161", ChannelData},
 	{"channel of RFC 5766 only", "5000000161" + strings.Repeat("00", 16), QUIC},
 	{"channel header cut", "400000", Unknown},
+	{"channel of RFC 5766", "50000004" + "61626364", ChannelData},
+	{"largest channel of RFC 5766", "7fff000161", ChannelData},
 	{"channel of a large packet", "400104b0" + strings.Repeat("ab", 1200), ChannelData},
 
 	{"QUIC short header", "41aaff" + strings.Repeat("bb", 30), QUIC},
@@ -144,7 +146,7 @@ func FuzzClassify(f *testing.F) {
 		if len(b) > 1+ConnectionIDSize && len(b) < 0xff00 && b[2] == 0xff && got == ChannelData {
 			t.Errorf("%x has a connection ID of ours and is channel data", b)
 		}
-		if got == ChannelData && (b[0]&0xf0 != 0x40 || len(b) < 4) {
+		if got == ChannelData && (b[0]&0xc0 != 0x40 || len(b) < 4) {
 			t.Errorf("%x is channel data", b)
 		}
 		if got == STUN && (len(b) < 20 || b[0] > 3) {
