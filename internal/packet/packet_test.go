@@ -38,7 +38,7 @@ var classifyTable = []struct {
 	{"channel, 1 byte and 4 of padding", "400000016100000000", Unknown},
 	{"channel, a byte missing", "40000002ff", Unknown},
 	{"largest channel of RFC 8656", "4fff000161", ChannelData},
-	{"channel of RFC 5766 only", "5000000161" + strings.Repeat("00", 16), QUIC},
+	{"channel of RFC 5766, too much behind it", "5000000161" + strings.Repeat("00", 16), QUIC},
 	{"channel header cut", "400000", Unknown},
 	{"channel of RFC 5766", "50000004" + "61626364", ChannelData},
 	{"largest channel of RFC 5766", "7fff000161", ChannelData},
