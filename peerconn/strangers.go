@@ -13,7 +13,8 @@ import (
 type strangers struct {
 	mu     sync.Mutex // guards what follows
 	known  map[netip.Addr]*stranger
-	others stranger // all addresses together that known has no room for
+	others stranger  // all addresses together that known has no room for
+	forgot time.Time // when room was made last
 }
 
 // stranger is a token bucket, or an address that has proved itself lately.
@@ -71,7 +72,8 @@ func (s *strangers) entry(a netip.Addr, now time.Time) *stranger {
 	if s.known == nil {
 		s.known = make(map[netip.Addr]*stranger)
 	}
-	if len(s.known) >= strangerMemory {
+	if len(s.known) >= strangerMemory && now.Sub(s.forgot) >= time.Second { // it looks at all
+		s.forgot = now
 		s.forget(now)
 	}
 	if len(s.known) >= strangerMemory {

@@ -67,11 +67,14 @@ func TestStrangersProof(t *testing.T) {
 func TestStrangersMemory(t *testing.T) {
 	var s strangers
 	now := time.Now()
-	for i := range 3 * strangerMemory {
+	for i := range 2 * strangerMemory {
 		s.allow(numbered(i), now)
 	}
 	if len(s.known) > strangerMemory {
 		t.Errorf("%d addresses are remembered, want at most %d", len(s.known), strangerMemory)
+	}
+	if got := allowed(&s, numbered(5*strangerMemory), 1000, now); got != 0 {
+		t.Errorf("%d checks to addresses beyond the memory, whose common budget is spent", got)
 	}
 	now = now.Add(time.Minute)
 	s.proved(numbered(1), now)
