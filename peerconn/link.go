@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -257,7 +258,7 @@ func (e *ClosedError) Error() string {
 	if e.Reason == "" {
 		return "the peer closed the link"
 	}
-	return "the peer closed the link: " + e.Reason
+	return "the peer closed the link: " + strconv.Quote(e.Reason)
 }
 
 // Is makes a ClosedError a net.ErrClosed for errors.Is.
@@ -272,7 +273,7 @@ func linkEnd(err error) error {
 	case errors.As(err, &transport) && transport.Remote && transport.ErrorCode == quic.ApplicationErrorErrorCode:
 		return &ClosedError{} // "during the handshake": RFC 9000 section 10.2.3
 	case errors.As(err, &app) && app.Remote && app.ErrorCode == codeNoPath:
-		return fmt.Errorf("%w: %s", ErrNoPath, app.ErrorMessage)
+		return fmt.Errorf("%w: the peer says %q", ErrNoPath, app.ErrorMessage)
 	case errors.As(err, &app) && app.Remote:
 		return &ClosedError{Reason: app.ErrorMessage}
 	case errors.As(err, &app):

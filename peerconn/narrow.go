@@ -9,6 +9,7 @@ type narrow struct {
 	path Path               // how this way is shown to people
 	call *rendezvous.Call   // that send uses
 	send func([]byte) error // nil while collecting and after the call
+	sent [][]byte           // that went through the node, which the budget of a call bounds
 	held [][]byte           // collected or waiting
 	came chan struct{}      // closed when the first datagram was collected
 }
@@ -17,12 +18,15 @@ type narrow struct {
 // not fit is lost and QUIC sends it again.
 const maxHeld = 64
 
+// write keeps the order: once a datagram waits, so do those after it.
 func (n *narrow) write(d []byte) {
-	if n.send != nil && n.send(d) == nil {
+	d = append([]byte(nil), d...)
+	if len(n.held) == 0 && n.send != nil && n.send(d) == nil {
+		n.sent = append(n.sent, d)
 		return
 	}
 	if len(n.held) < maxHeld {
-		n.held = append(n.held, append([]byte(nil), d...))
+		n.held = append(n.held, d)
 	}
 	if n.came != nil {
 		close(n.came)
@@ -34,4 +38,13 @@ func (n *narrow) takeHeld() [][]byte {
 	held := n.held
 	n.held = nil
 	return held
+}
+
+// takeAll returns what a real path is to carry first: what may still be under way
+// through the node, again, so that nothing overtakes it (QUIC would think it lost
+// and slow down for seconds), and then what waits.
+func (n *narrow) takeAll() [][]byte {
+	all := append(n.sent, n.held...)
+	n.sent, n.held = nil, nil
+	return all
 }

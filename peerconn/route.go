@@ -152,7 +152,7 @@ func (r *route) writeSignal(b []byte, segment int) {
 }
 
 func (r *route) flushHeld(t *target) {
-	for _, d := range r.narrow.takeHeld() {
+	for _, d := range r.narrow.takeAll() {
 		if err := r.writeTarget(t, d, 0); err != nil {
 			return
 		}
