@@ -31,6 +31,8 @@
 // takes the datagrams is decided underneath, by each side for its own direction:
 // the same network before direct, direct before a relay, and then the faster one.
 // A relay is asked for at the same time as the punching goes on, and stays the spare.
+// Where all paths of a link are lost, the side that dialed calls again through a
+// node, and both check anew.
 //
 // # Guarantees
 //
