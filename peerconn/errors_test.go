@@ -96,10 +96,10 @@ func TestLinkEnd(t *testing.T) {
 		err error
 		is  error
 	}{
-		"the peer closed the link: bye":                                          {app(true, codeClosed, "bye"), net.ErrClosed},
+		"the peer closed the link: \"bye\"":                                      {app(true, codeClosed, "bye"), net.ErrClosed},
 		"the peer closed the link":                                               {app(true, codeClosed, ""), net.ErrClosed},
-		"the peer closed the link: no call is waiting for this":                  {app(true, codeNoRoute, "no call is waiting for this"), net.ErrClosed},
-		"no path to the peer works: none":                                        {app(true, codeNoPath, "none"), ErrNoPath},
+		"the peer closed the link: \"no call is waiting for this\"":              {app(true, codeNoRoute, "no call is waiting for this"), net.ErrClosed},
+		"no path to the peer works: the peer says \"none\"":                      {app(true, codeNoPath, "none"), ErrNoPath},
 		"use of closed network connection":                                       {app(false, codeClosed, ""), net.ErrClosed},
 		"no path to the peer works: nothing was heard from the peer any more":    {&quic.IdleTimeoutError{}, ErrNoPath},
 		"the link broke: " + (&quic.StatelessResetError{}).Error():               {&quic.StatelessResetError{}, net.ErrClosed},

@@ -190,7 +190,7 @@ func TestLinkEnds(t *testing.T) {
 		is   error
 		text string
 	}{
-		"closed with a reason": {func(l *Link) error { return l.CloseWithReason("enough") }, net.ErrClosed, "the peer closed the link: enough"},
+		"closed with a reason": {func(l *Link) error { return l.CloseWithReason("enough") }, net.ErrClosed, `the peer closed the link: "enough"`},
 		"closed":               {(*Link).Close, net.ErrClosed, "the peer closed the link"},
 	} {
 		t.Run(name, func(t *testing.T) {
