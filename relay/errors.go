@@ -29,9 +29,9 @@ type Error struct {
 
 func (e *Error) Error() string {
 	if known := sentinelOf(e.Code); known != nil {
-		return fmt.Sprintf("%v (%s: %d %s)", known, e.Method, e.Code, e.Reason)
+		return fmt.Sprintf("%v (%s: %d %q)", known, e.Method, e.Code, e.Reason)
 	}
-	return fmt.Sprintf("relay: %s refused: %d %s", e.Method, e.Code, e.Reason)
+	return fmt.Sprintf("relay: %s refused: %d %q", e.Method, e.Code, e.Reason)
 }
 
 // Is reports whether target is the sentinel of e's code.

@@ -16,7 +16,8 @@ const probeEvery = 100 * time.Millisecond
 // Probe tests a TURN server from outside: it allocates from a fresh socket, sends a packet of its
 // own to the relayed address from another fresh socket, waits until that comes back through the
 // allocation, and deletes it. Nil proves that the credential is right and that strangers reach
-// both the server's port and its relayed ports. It uses Server, Username, Password, Family,
+// both the server's port and its relayed ports. The relayed address must be of the server's IP
+// address: nothing is sent to any other, whatever the server says. It uses Server, Username, Password, Family,
 // ListenPacket and Logger of cfg. Only permission is asked for; nothing is sent through the
 // relay first that could open a NAT in front of it.
 //
@@ -40,8 +41,11 @@ func Probe(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer a.Close()
-	if a.relayed.Addr().Is4() != a.mapped.Addr().Is4() {
+	switch {
+	case a.relayed.Addr().Is4() != a.mapped.Addr().Is4():
 		return fmt.Errorf("probing: %w: relayed and own address differ in family", ErrFamily)
+	case a.relayed.Addr() != cfg.Server.Addr().Unmap(): // a liar would have us knock at somebody else's
+		return fmt.Errorf("probing: %w: relayed address is not the server's", ErrProtocol)
 	}
 	if err := a.Permit(ctx, a.mapped.Addr()); err != nil {
 		return fmt.Errorf("probing: %w", err)
