@@ -124,6 +124,8 @@ const (
 	// where openers have opened our NAT: the caller's checks get in and are answered at
 	// once, so that waiting costs nothing then.
 	openerGrace = 60 * time.Millisecond
+	// sealingTime is about what QUIC and the sealing take until an answer leaves.
+	sealingTime = time.Millisecond
 )
 
 // knockTime is when the callee's first checks leave. A check must not reach the
@@ -133,7 +135,7 @@ const (
 // the answer arrives, one signalling time from now, half a round trip of each side to
 // the node.
 func (h *Host) knockTime(offer *holepunch.Offer, reg rendezvous.Registration) time.Time {
-	wait := min((offer.NodeRTT+reg.RTT)/2, maxSignalTime) + flightSettle
+	wait := min((offer.NodeRTT+reg.RTT)/2, maxSignalTime) + sealingTime
 	if h.sock.openerTTL() > 0 {
 		wait += openerGrace
 	}

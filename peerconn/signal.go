@@ -18,17 +18,16 @@ const (
 )
 
 const (
-	// QUIC writes a first flight in one go; this is for a slow scheduler.
-	flightPatience = 20 * time.Millisecond
-	flightSettle   = time.Millisecond
-	maxFlightSize  = 2600 // bytes that fit into an offer beside its candidates
+	flightPatience = 20 * time.Millisecond // for QUIC to write its first flight
+	maxFlightSize  = 2600                  // bytes that fit into an offer beside its candidates
 	// A call is kept this long after a real path was found: the other side may
 	// have none yet.
 	callLinger = 3 * time.Second
 )
 
 // firstFlight waits for what QUIC writes first and takes it for the offer or
-// answer. What exceeds the message is left to be sent on its own.
+// answer: one datagram, see initialPacket. What exceeds that or the message is left
+// to be sent on its own.
 func (r *route) firstFlight(ctx context.Context) [][]byte {
 	r.mu.Lock()
 	came := r.narrow.came
@@ -36,7 +35,6 @@ func (r *route) firstFlight(ctx context.Context) [][]byte {
 	if came != nil {
 		waitFor(ctx, came, flightPatience)
 	}
-	waitFor(ctx, nil, flightSettle)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.narrow.takeFlight()
