@@ -187,15 +187,15 @@ func (s *socket) sortQUIC(p holepunch.Path, from net.Addr) net.Addr {
 	return nil
 }
 
-// deliver is for what did not arrive at the socket itself but through a relay.
-// b is the caller's again when it returns.
+// deliver is for what did not arrive at the socket itself but through a relay, on
+// the goroutine that read it. b is the caller's again when it returns.
 func (s *socket) deliver(p holepunch.Path, b []byte) {
 	switch packet.Classify(b) {
 	case packet.Check:
 		s.onCheck(p, b)
 	case packet.QUIC:
 		if virtual := s.sortQUIC(p, nil); virtual != nil {
-			s.inbox.put(b, virtual)
+			s.inbox.add(b, virtual)
 		}
 	default:
 		s.dropped.Add(1)
@@ -320,8 +320,9 @@ func unmap(a netip.AddrPort) netip.AddrPort {
 type inbox struct {
 	wake func() // makes a blocked read of the socket return
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows
 	queue []letter
+	spare [][]byte // buffers to be used again
 }
 
 type letter struct {
@@ -329,18 +330,32 @@ type letter struct {
 	from net.Addr
 }
 
-const maxInbox = 512 // datagrams; what does not fit is lost, as on a full link
+const (
+	maxInbox = 512 // datagrams; what does not fit is lost, as on a full link
+	maxSpare = 16  // two of QUIC's batches
+)
 
+// put is for every goroutine but the reader's.
 func (q *inbox) put(b []byte, from net.Addr) {
-	q.mu.Lock()
-	fits := len(q.queue) < maxInbox
-	if fits {
-		q.queue = append(q.queue, letter{append([]byte(nil), b...), from})
-	}
-	q.mu.Unlock()
-	if fits {
+	if q.add(b, from) {
 		q.wake()
 	}
+}
+
+// add is put for the reader's own goroutine, which looks in here before it reads
+// again. It reports whether there was room.
+func (q *inbox) add(b []byte, from net.Addr) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.queue) >= maxInbox {
+		return false
+	}
+	var buf []byte
+	if n := len(q.spare); n > 0 {
+		buf, q.spare = q.spare[n-1][:0], q.spare[:n-1]
+	}
+	q.queue = append(q.queue, letter{append(buf, b...), from})
+	return true
 }
 
 func (q *inbox) take(b []byte) (int, net.Addr, bool) {
@@ -349,8 +364,10 @@ func (q *inbox) take(b []byte) (int, net.Addr, bool) {
 	if len(q.queue) == 0 {
 		return 0, nil, false
 	}
-	head := q.queue[0]
-	q.queue[0] = letter{}
-	q.queue = q.queue[1:]
-	return copy(b, head.b), head.from, true
+	first := q.queue[0]
+	q.queue = slices.Delete(q.queue, 0, 1) // few: the reader takes all before it reads more
+	if len(q.spare) < maxSpare {
+		q.spare = append(q.spare, first.b)
+	}
+	return copy(b, first.b), first.from, true
 }

@@ -260,8 +260,9 @@ func TestAdmitCountsUsers(t *testing.T) {
 	}
 }
 
-// What came through a relay reaches a read that is blocked already; a check does
-// not, and QUIC at a relay's base needs an owner too.
+// What came through the node reaches a read that is blocked already, what came
+// through a relay the read that found it; a check does not, and QUIC at a relay's
+// base needs an owner too.
 func TestInboxWakesTheReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pc := newFakeConn()
@@ -293,8 +294,16 @@ func TestInboxWakesTheReader(t *testing.T) {
 			t.Errorf("checks %d, STUN %d, dropped %d", got.checks, got.stun, s.dropped.Load())
 		}
 		s.own(at, r)
-		for range 3 {
+		s.onSTUN = func(netip.AddrPort, []byte) bool {
 			s.deliver(at, quicShort)
+			return true
+		}
+		for _, arrive := range []func(){
+			func() { s.inbox.put(quicShort, r.virtual) },
+			func() { pc.arrive(stunBinding, at.Remote) },
+			func() { s.inbox.put(quicShort, r.virtual) },
+		} {
+			arrive()
 			if got := <-reads; got.n != len(quicShort) || got.from != net.Addr(r.virtual) || got.err != nil {
 				t.Errorf("read %+v", got)
 			}
