@@ -25,6 +25,7 @@ const (
 	maxUnaccepted = 16   // links that wait for Accept
 	maxIncoming   = 64   // calls being answered at a time
 	maxRoutes     = 4096 // of all links and calls
+	maxFromPeer   = 32   // of those one peer made
 	maxReplays    = 4096 // offers remembered, against replay
 )
 
@@ -265,7 +266,7 @@ func (h *Host) openRoute(peer sallyport.PeerID, cfg holepunch.SessionConfig) (*r
 		cancel()
 		return nil, nil, net.ErrClosed
 	}
-	if len(h.routes) >= maxRoutes {
+	if len(h.routes) >= maxRoutes || !cfg.Caller && h.routesFrom(peer) >= maxFromPeer {
 		cancel()
 		return nil, nil, errTooMany
 	}
@@ -279,6 +280,18 @@ func (h *Host) openRoute(peer sallyport.PeerID, cfg holepunch.SessionConfig) (*r
 		delete(h.tags, tag)
 	})
 	return r, cancel, nil
+}
+
+// routesFrom counts the routes that calls of a peer made. The caller holds the
+// mutex.
+func (h *Host) routesFrom(peer sallyport.PeerID) int {
+	n := 0
+	for _, r := range h.routes {
+		if r.peer == peer && !r.calling {
+			n++
+		}
+	}
+	return n
 }
 
 func (h *Host) routeOf(virtual netip.Addr) *route {
@@ -327,7 +340,9 @@ func (h *Host) acceptLinks() {
 func (h *Host) completeLink(r *route, conn *quic.Conn) {
 	select {
 	case <-conn.HandshakeComplete():
-		h.accepted(r, newLink(h, r, conn, time.Since(r.started)))
+		l := newLink(h, r, conn, time.Since(r.started))
+		h.tasks.Go(l.awaitRepair) // ends with the link
+		h.accepted(r, l)
 	case <-conn.Context().Done():
 	}
 }

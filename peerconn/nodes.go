@@ -91,6 +91,20 @@ func (n *nodes) client(url sallyport.NodeURL) (*rendezvous.Client, error) {
 	return c, nil
 }
 
+// poke asks the home nodes for a sign of life, so that a client whose node has
+// restarted notices now and registers again.
+func (n *nodes) poke(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, nodePatience)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, url := range n.h.cfg.Nodes {
+		if c, err := n.client(url); err == nil {
+			wg.Go(func() { c.Present(ctx, n.h.PeerID()) })
+		}
+	}
+	wg.Wait()
+}
+
 // dropForeign leaves the foreign node that was not used for longest. The caller
 // holds the mutex.
 func (n *nodes) dropForeign() {

@@ -110,6 +110,20 @@ func (l *Link) repair(urls []sallyport.NodeURL) {
 	}
 }
 
+// awaitRepair sees to it that the peer, who dialed, can call again when all paths
+// are lost: often it is our common node that restarted. It runs until the link
+// ends.
+func (l *Link) awaitRepair() {
+	for {
+		select {
+		case <-l.r.lost:
+			l.h.nodes.poke(l.ctx)
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
 // callAgain places one call and waits until a path works or ctx ends.
 func (l *Link) callAgain(ctx context.Context, urls []sallyport.NodeURL) error {
 	h, r := l.h, l.r
@@ -135,15 +149,18 @@ func (l *Link) callAgain(ctx context.Context, urls []sallyport.NodeURL) error {
 	r.openNarrow(s.call, nodePath(at.reg))
 	r.beginAgain(now, now)
 	s.start(at.client)
-	ended := make(chan error, 1)
-	h.tasks.Go(func() { ended <- s.receive(r.ctx) }) // ends with the call
-	r.waitPath(ctx)
-	select {
-	case err := <-ended:
-		return err
-	default:
-		return ctx.Err()
+	return s.untilPath(ctx)
+}
+
+// untilPath waits until a path works, the call ends without one, or ctx ends.
+func (s *signalling) untilPath(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.h.tasks.Go(func() { cancel(s.receive(s.r.ctx)) }) // ends with the call
+	if s.r.waitPath(ctx) {
+		return nil
 	}
+	return context.Cause(ctx)
 }
 
 // setOffer notes the offer that made the route.

@@ -121,6 +121,12 @@ func (p *pinger) run(ctx context.Context) error {
 	if err == nil {
 		err = context.Cause(pings)
 	}
+	if errors.Is(err, errPingsDone) && !p.untilDirect {
+		// The node carries a few answers while a path is looked for: that is no link yet.
+		if waited := p.link.WaitPath(ctx); waited != nil {
+			err = waited
+		}
+	}
 	return p.finish(ctx, err)
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-net/sallyport/peerconn"
@@ -111,7 +112,17 @@ type services struct {
 	pipe func(stream *peerconn.Stream, received func()) error
 	// received counts pipes whose inbound half ended.
 	received counter
+
+	answering atomic.Int64 // streams, at most maxAnswered
+	measuring atomic.Int64 // of them speed measurements, at most maxMeasured
 }
+
+// What one link may ask for at a time. Each stream costs a goroutine and a buffer,
+// a measurement a large one.
+const (
+	maxAnswered = 256
+	maxMeasured = 2
+)
 
 // run answers streams until the link ends.
 func (s *services) run(ctx context.Context) {
@@ -121,6 +132,11 @@ func (s *services) run(ctx context.Context) {
 			return
 		}
 		go func() { // ends with its stream, which ends with the link
+			defer s.answering.Add(-1)
+			if s.answering.Add(1) > maxAnswered {
+				refuse(stream, "too many streams at a time")
+				return
+			}
 			if err := s.answer(stream); err != nil {
 				stream.CancelRead(0)
 				stream.CancelWrite(0)
@@ -145,6 +161,10 @@ func (s *services) answer(stream *peerconn.Stream) error {
 	case len(words) == 2 && words[0] == "settle":
 		return s.answerSettle(stream, words[1])
 	case len(words) == 3 && words[0] == "speed":
+		defer s.measuring.Add(-1)
+		if s.measuring.Add(1) > maxMeasured {
+			return refuse(stream, "too many measurements at a time")
+		}
 		return answerSpeed(stream, words[1], words[2])
 	}
 	return refuse(stream, "unknown service")

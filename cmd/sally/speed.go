@@ -77,7 +77,10 @@ func (inv *invocation) measure(ctx context.Context, link *peerconn.Link, end fun
 	unwatch()
 	inv.progress("")
 	if err != nil {
-		return interruptedOr(ctx, fmt.Errorf("measuring: %w", errors.Join(err, whyEnded(link))))
+		if why := whyEnded(link); why != nil && ctx.Err() == nil {
+			return dialFailure(fmt.Errorf("the link broke: %w", why), inv.Duration("timeout"))
+		}
+		return interruptedOr(ctx, fmt.Errorf("measuring: %w", err))
 	}
 	done := speedDoneEvent{
 		Bytes: total, MbitPerS: mbitPerSecond(total, took), Path: newPath(link.Path()),
