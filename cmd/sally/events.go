@@ -119,7 +119,7 @@ func (e pathEvent) human(s style) string {
 	}
 	line := fmt.Sprintf("path of %s: %s → %s", e.Peer.Short(), from, to)
 	if e.Why != "" {
-		line += s.dim(" (" + e.Why + ")")
+		line += s.dim(" (" + visible(e.Why) + ")")
 	}
 	return line
 }
@@ -131,7 +131,7 @@ type closedEvent struct {
 
 func (closedEvent) name() string { return "closed" }
 func (e closedEvent) human(_ style) string {
-	return fmt.Sprintf("closed %s: %s", e.Peer.Short(), e.Why)
+	return fmt.Sprintf("closed %s: %s", e.Peer.Short(), visible(e.Why))
 }
 
 type pongEvent struct {

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"golang.org/x/term"
 )
@@ -105,7 +106,18 @@ func (o *output) note(format string, args ...any) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.clearStatus()
-	fmt.Fprintf(o.messages, format+"\n", args...)
+	fmt.Fprintln(o.messages, visible(fmt.Sprintf(format, args...)))
+}
+
+// visible replaces what would command a terminal instead of showing on it: a peer, node or relay
+// may have chosen some of the words.
+func visible(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return '\ufffd'
+		}
+		return r
+	}, text)
 }
 
 // hint prints a message that only a person at a terminal has use for.
