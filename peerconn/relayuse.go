@@ -145,7 +145,7 @@ func (u *relayUse) wanted(ctx context.Context, s *signalling) bool {
 func (u *relayUse) allocateAt(ctx context.Context, o rendezvous.Relay, s *signalling) bool {
 	a, err := u.relays.allocate(ctx, o, u)
 	if err != nil {
-		u.failed("relay "+o.Name, err)
+		u.failed("relay "+relayName(o.Name), err)
 		return false
 	}
 	if !u.relays.join(a, u) {

@@ -117,7 +117,7 @@ func endCause(end wire.End) error {
 	case wire.EndRefused:
 		return &RefusedError{Reason: end.Reason}
 	case wire.EndLimited:
-		return fmt.Errorf("%w: %s", ErrLimited, end.Reason)
+		return fmt.Errorf("%w: %q", ErrLimited, end.Reason)
 	case wire.EndBudget:
 		return ErrBudget
 	case wire.EndExpired:
