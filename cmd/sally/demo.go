@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -261,7 +262,8 @@ func (p *demoPeer) wall() string {
 // direct reports whether a packet runs between the two sites' outer addresses.
 func (d *demo) direct(e natlab.Event) (from, to *demoPeer) {
 	for _, pair := range [][2]*demoPeer{{d.left, d.right}, {d.right, d.left}} {
-		if slices.Contains(pair[0].outer(), e.Packet.Src.Addr()) && pair[1].at(e.At) {
+		there := pair[1].at(e.At) || errors.Is(e.Err, natlab.ErrTTL) && slices.Contains(pair[1].outer(), e.Packet.Dst.Addr())
+		if there && slices.Contains(pair[0].outer(), e.Packet.Src.Addr()) {
 			return pair[0], pair[1]
 		}
 	}

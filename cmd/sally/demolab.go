@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -205,7 +206,9 @@ func (d *demo) tell(e natlab.Event) string {
 	switch {
 	case from == nil:
 		return ""
-	case e.Kind == natlab.Dropped:
+	case errors.Is(e.Err, natlab.ErrTTL):
+		return fmt.Sprintf("a packet of %s's opens %s's own NAT and dies in the internet, as it is meant to", from.name, from.name)
+	case errors.Is(e.Err, natlab.ErrNoMapping), errors.Is(e.Err, natlab.ErrFiltered):
 		return fmt.Sprintf("a packet of %s's reaches %s's NAT and is dropped: %s has not sent to where it comes from", from.name, to.name, to.name)
 	case e.Kind == natlab.Delivered && e.At == to.name:
 		return fmt.Sprintf("a packet of %s's gets through to %s: the hole is open in this direction", from.name, to.name)
