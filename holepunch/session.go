@@ -47,6 +47,7 @@ type SessionConfig struct {
 // The timing of a session beyond its Config.
 const (
 	fastPhase     = 300 * time.Millisecond // checks at Pace, from the start of a pair
+	relayHold     = 600 * time.Millisecond // for the peer to reach our relay before that knocks at the peer's NAT
 	openerPace    = 40 * time.Millisecond  // between openers to one address
 	firstBackoff  = 50 * time.Millisecond  // then doubling
 	maxBackoff    = time.Second
@@ -280,9 +281,14 @@ func (s *Session) begin(now time.Time, p *path) {
 }
 
 // firstCheck is when the first check to p leaves: at Start where the peer's NAT
-// might take it amiss, unless an opener goes ahead of it.
+// might take it amiss, unless an opener goes ahead of it. From a relay of ours we let
+// the peer come first, who was told of the relay: what we send from there would reach
+// a NAT that has not seen the relay's address.
 func (s *Session) firstCheck(now time.Time, p *path) time.Time {
-	if !p.startsTogether() || s.cfg.OpenerTTL > 0 && p.rank == rankPublic {
+	switch {
+	case p.rank == rankFromRelay:
+		return now.Add(relayHold)
+	case !p.startsTogether() || s.cfg.OpenerTTL > 0 && p.rank == rankPublic:
 		return now
 	}
 	return later(now, s.cfg.Start)

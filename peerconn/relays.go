@@ -79,14 +79,17 @@ func (a *allocation) candidate() holepunch.Candidate {
 // join makes u a user of a; false if a is gone.
 func (m *relays) join(a *allocation, u *relayUse) bool {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !slices.Contains(m.allocs, a) || u.r.ctx.Err() != nil {
-		return false
+	joined := slices.Contains(m.allocs, a) && u.r.ctx.Err() == nil
+	if joined {
+		a.idle.Stop()
+		a.users[u] = true
 	}
-	a.idle.Stop()
-	a.users[u] = true
-	u.r.addBase(a.base, a, holepunch.BaseInfo{Via: a.name, Families: familyOf(a.Relayed().Addr())})
-	return true
+	m.mu.Unlock()
+	if joined {
+		u.permit(a, u.met())
+		u.r.addBase(a.base, a, holepunch.BaseInfo{Via: a.name, Families: familyOf(a.Relayed().Addr())})
+	}
+	return joined
 }
 
 func (m *relays) release(u *relayUse) {

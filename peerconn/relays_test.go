@@ -191,7 +191,7 @@ func TestRelayFamily(t *testing.T) {
 		"IPv4 alone, at IPv6":    {[]holepunch.Candidate{v4}, at6, 4},
 		"IPv6 alone, at IPv4":    {[]holepunch.Candidate{v6}, at4, 6},
 	} {
-		u := &relayUse{}
+		u := &relayUse{relays: newRelays(nil)}
 		u.meet(test.peer)
 		if got := u.family(test.server); got != test.want {
 			t.Errorf("%s: IPv%d, want IPv%d", name, got, test.want)

@@ -20,6 +20,7 @@ type relayUse struct {
 	mu       sync.Mutex // guards what follows
 	tried    []Attempt
 	families holepunch.Families // those the peer has addresses of; zero: not known yet
+	peers    []netip.Addr       // the peer's addresses, which our relays let in
 }
 
 // use makes a route's part. It lasts as long as the route.
@@ -67,9 +68,55 @@ func familyOf(a netip.Addr) holepunch.Families {
 // meet notes what the peer can be reached at.
 func (u *relayUse) meet(cands []holepunch.Candidate) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
+	var fresh []netip.Addr
 	for _, c := range cands {
 		u.families |= familyOf(c.Addr.Addr())
+		if a := c.Addr.Addr(); len(u.peers) < maxPermitted && !slices.Contains(u.peers, a) {
+			u.peers = append(u.peers, a)
+			fresh = append(fresh, a)
+		}
+	}
+	u.mu.Unlock()
+	for _, a := range u.joined() {
+		u.permit(a, fresh)
+	}
+}
+
+// met returns the peer's addresses so far.
+func (u *relayUse) met() []netip.Addr {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.peers)
+}
+
+// maxPermitted bounds the addresses of one peer that a relay is asked to let in.
+const maxPermitted = 16
+
+// joined returns the allocations that the route uses.
+func (u *relayUse) joined() []*allocation {
+	m := u.relays
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var mine []*allocation
+	for _, a := range m.allocs {
+		if a.users[u] {
+			mine = append(mine, a)
+		}
+	}
+	return mine
+}
+
+// permit has the relay let the peer in, one address at a time: the relay refuses
+// some, private ones most of all, and that must not concern the others.
+func (u *relayUse) permit(a *allocation, addrs []netip.Addr) {
+	for _, addr := range addrs {
+		if addr.Is4() == a.Relayed().Addr().Is4() {
+			u.relays.h.tasks.Go(func() { // ends with the relay's answer or the route
+				if err := a.Permit(u.r.ctx, addr); err != nil {
+					u.relays.h.log.Debug("permission at a relay", "relay", a.name, "err", err)
+				}
+			})
+		}
 	}
 }
 

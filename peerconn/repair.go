@@ -242,19 +242,10 @@ func (r *route) takeRepair(offer *holepunch.Offer) bool {
 // verify gives up the allocations whose relay does not know them any more, or
 // does not answer.
 func (u *relayUse) verify(ctx context.Context) {
-	m := u.relays
-	m.mu.Lock()
-	var mine []*allocation
-	for _, a := range m.allocs {
-		if a.users[u] {
-			mine = append(mine, a)
-		}
-	}
-	m.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, repairRefresh)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, a := range mine {
+	for _, a := range u.joined() {
 		wg.Go(func() {
 			if a.Refresh(ctx) != nil {
 				a.Close()
