@@ -51,6 +51,7 @@ type allocation struct {
 	*relay.Allocation
 	base  holepunch.Base
 	name  string
+	out   *bundle
 	users map[*relayUse]bool
 	idle  *time.Timer
 }
@@ -171,12 +172,13 @@ func (m *relays) allocateNew(ctx context.Context, o rendezvous.Relay, server net
 	if !ok {
 		return nil, errors.New("this host has too many allocations")
 	}
+	out := &bundle{sock: m.h.sock}
 	alloc, err := relay.Allocate(ctx, relay.Config{
 		Server:   server,
 		Username: o.Username,
 		Password: o.Password,
 		Family:   family,
-		Send:     m.h.sock.send,
+		Send:     out.send,
 		Attach:   func(take func([]byte, netip.AddrPort) bool) { m.attach(base, server, take) },
 		Receive: func(b []byte, from netip.AddrPort) {
 			m.h.sock.deliver(holepunch.Path{Base: base, Remote: unmap(from)}, b)
@@ -187,7 +189,7 @@ func (m *relays) allocateNew(ctx context.Context, o rendezvous.Relay, server net
 		m.detach(base)
 		return nil, err
 	}
-	a := &allocation{Allocation: alloc, base: base, name: relayName(o.Name), users: make(map[*relayUse]bool)}
+	a := &allocation{Allocation: alloc, base: base, name: relayName(o.Name), out: out, users: make(map[*relayUse]bool)}
 	a.idle = time.AfterFunc(relayIdle, func() { m.closeIdle(a) })
 	m.mu.Lock()
 	closed := m.closed

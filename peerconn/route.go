@@ -69,6 +69,11 @@ type base interface {
 	WriteTo(b []byte, peer netip.AddrPort) (int, error)
 }
 
+// runWriter is a base that can write a run of equal datagrams at once.
+type runWriter interface {
+	writeRun(b []byte, segment int, peer netip.AddrPort) error
+}
+
 // target is a chosen path, ready to be written to.
 type target struct {
 	path   holepunch.Path
@@ -125,6 +130,9 @@ func (r *route) write(b []byte, segment int) error {
 
 func (r *route) writeTarget(t *target, b []byte, segment int) error {
 	if t.relay != nil {
+		if w, ok := t.relay.(runWriter); ok && segment > 0 {
+			return w.writeRun(b, segment, t.path.Remote)
+		}
 		return eachDatagram(b, segment, func(d []byte) error {
 			_, err := t.relay.WriteTo(d, t.path.Remote)
 			return err
