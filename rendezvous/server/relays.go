@@ -22,6 +22,7 @@ const (
 	credentialTTL = 10 * time.Minute
 	maxHandedOut  = 4 // relays in one answer
 	maxVolunteers = 256
+	maxNeighbours = 16 // volunteers of one network
 	probeEvery    = time.Minute
 	probeRetry    = 5 * time.Second // after the first failure of a relay that was fine
 	probeTimeout  = 10 * time.Second
@@ -36,6 +37,7 @@ type relayList struct {
 
 	mu         sync.Mutex // guards what follows
 	volunteers int        // sessions that volunteer, listed or not
+	networks   map[netip.Prefix]int
 	listed     map[*session]volunteer
 }
 
@@ -50,7 +52,10 @@ type volunteer struct {
 }
 
 func newRelayList(s *Server) *relayList {
-	return &relayList{server: s, probes: make(chan struct{}, probesAtOnce), listed: make(map[*session]volunteer)}
+	return &relayList{
+		server: s, probes: make(chan struct{}, probesAtOnce),
+		networks: make(map[netip.Prefix]int), listed: make(map[*session]volunteer),
+	}
 }
 
 func (l *relayList) count() int {
@@ -118,11 +123,12 @@ func (l *relayList) volunteer(ctx context.Context, s *session, hello wire.Hello,
 		id: s.id, name: hello.Volunteer.Name, realm: hello.Volunteer.Realm,
 		secret: hello.Volunteer.Secret, offset: hello.Time.Sub(time.Now()),
 	}
-	if !l.enroll() {
+	network := wide(s.observed())
+	if !l.enroll(network) {
 		control.write(wire.Listed{Reason: "this node has enough volunteers"}.Append(nil))
 		return
 	}
-	defer l.dismiss(s)
+	defer l.dismiss(s, network)
 	var told *wire.Listed
 	for failed := false; ; {
 		found := l.probe(ctx, s, &v, hello.Volunteer.Addrs)
@@ -145,20 +151,24 @@ func (l *relayList) volunteer(ctx context.Context, s *session, hello wire.Hello,
 	}
 }
 
-func (l *relayList) enroll() bool {
+func (l *relayList) enroll(network netip.Prefix) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.volunteers >= maxVolunteers || l.server.cfg.ProbeRelay == nil {
+	if l.volunteers >= maxVolunteers || l.networks[network] >= maxNeighbours || l.server.cfg.ProbeRelay == nil {
 		return false
 	}
 	l.volunteers++
+	l.networks[network]++
 	return true
 }
 
-func (l *relayList) dismiss(s *session) {
+func (l *relayList) dismiss(s *session, network netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.volunteers--
+	if l.networks[network]--; l.networks[network] == 0 {
+		delete(l.networks, network)
+	}
 	delete(l.listed, s)
 }
 

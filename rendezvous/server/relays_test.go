@@ -230,3 +230,22 @@ func TestNoVolunteersWithoutAProbe(t *testing.T) {
 		relay.wantListed(0, "volunteers", "nobody can try it")
 	})
 }
+
+// One network cannot take the places of everybody's relays, and gets its own back.
+func TestVolunteersOfOneNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Config{Mint: mint, ProbeRelay: new(prober).probe})
+		var first *peer
+		for i := range maxNeighbours {
+			p := w.peer(fmt.Sprint("volunteer", i), volunteers("v", "0.0.0.0:3478"))
+			p.wantListed(1, "", "within the bound")
+			if i == 0 {
+				first = p
+			}
+		}
+		w.peer("beyond", volunteers("v", "0.0.0.0:3478")).wantListed(0, "enough volunteers", "beyond the bound")
+		first.quit()
+		time.Sleep(time.Minute)
+		w.peer("later", volunteers("v", "0.0.0.0:3478")).wantListed(1, "", "after one left")
+	})
+}
