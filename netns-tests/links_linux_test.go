@@ -21,6 +21,37 @@ func TestLinuxStealing(t *testing.T) {
 	}
 }
 
+// TestLinuxStealingAgain calls one listener again and again: nothing of one call,
+// its relay least of all, may spoil the listener's NAT for the next.
+func TestLinuxStealingAgain(t *testing.T) {
+	m := newMeeting(t, "")
+	b := m.lab.site("b", linuxKind())
+	for _, a := range []*place{m.lab.site("a", linuxKind()), m.lab.site("c", kindNamed("eim-apdf"))} {
+		t.Run(a.kind.name, func(t *testing.T) { m.directAgain(t, a, b, 5) })
+	}
+}
+
+func (m *meeting) directAgain(t *testing.T, left, right *place, calls int) {
+	const tries, stall = 5, 5 * time.Millisecond
+	for range tries {
+		callee, peer := m.listen(t, right)
+		lateness := watchLateness()
+		var r result
+		for call := 0; call < calls && r.code == exitDone; call++ {
+			r = m.ping(t, left, peer, "--until-direct", "--timeout", "5s", "-i", "100ms")
+			t.Log(times(r))
+		}
+		late := lateness()
+		if r.code == exitDone || late < stall {
+			r.wantDirect(callee)
+			return
+		}
+		t.Logf("not direct, and void: this machine let a thread wait %v for its turn", late)
+		callee.stop()
+	}
+	t.Skipf("SKIPPED: this machine is too busy to judge what has to happen within 40 ms, in %d tries", tries)
+}
+
 // directAtOnce wants a direct path at the first try. Half a round trip is all the
 // time there is, so a failure counts only if the machine did not stall meanwhile.
 func (m *meeting) directAtOnce(t *testing.T, left, right *place) {
