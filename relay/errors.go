@@ -28,10 +28,14 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if known := sentinelOf(e.Code); known != nil {
-		return fmt.Sprintf("%v (%s: %d %q)", known, e.Method, e.Code, e.Reason)
+	what := fmt.Sprintf("%s: %d", e.Method, e.Code)
+	if e.Reason != "" {
+		what += fmt.Sprintf(" %q", e.Reason)
 	}
-	return fmt.Sprintf("relay: %s refused: %d %q", e.Method, e.Code, e.Reason)
+	if known := sentinelOf(e.Code); known != nil {
+		return fmt.Sprintf("%v (%s)", known, what)
+	}
+	return "relay: refused (" + what + ")"
 }
 
 // Is reports whether target is the sentinel of e's code.

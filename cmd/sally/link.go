@@ -187,11 +187,32 @@ func whyEnded(link *peerconn.Link) error {
 	return context.Cause(link.Context())
 }
 
+// endGrace is how long a link's end may trail behind the failure of its streams.
+const endGrace = 200 * time.Millisecond
+
+// broken turns the failure of something on a link into what is reported: why the
+// link broke and every path that was tried, where that is the cause.
+func broken(link *peerconn.Link, err error, timeout time.Duration) error {
+	select {
+	case <-link.Context().Done():
+	case <-time.After(endGrace):
+		return dialFailure(err, timeout)
+	}
+	why := whyEnded(link)
+	f := dialFailure(fmt.Errorf("the link broke: %w", why), timeout)
+	if len(f.tried) == 0 && errors.Is(why, peerconn.ErrNoPath) {
+		for _, r := range link.Paths() {
+			f.tried = append(f.tried, triedLine(r))
+		}
+	}
+	return f
+}
+
 const fixNoPath = "run \"sally doctor\" on both sides; a relay (\"sally relay\" on any reachable machine) links every pair that lets UDP out"
 
 // dialFailure gives a failed dial its exit code, the list of what was tried, and
 // what to do about it.
-func dialFailure(err error, timeout time.Duration) error {
+func dialFailure(err error, timeout time.Duration) *failure {
 	f := &failure{code: exitFailed, err: err}
 	if tried := (*peerconn.DialError)(nil); errors.As(err, &tried) {
 		f.tried = tried.Lines()

@@ -208,7 +208,11 @@ func (p *pinger) finish(ctx context.Context, err error) error {
 	p.mu.Unlock()
 	last := p.link.Path()
 	done.Path = newPath(last)
-	why, tried := whyEnded(p.link), p.link.Paths()
+	tried := p.link.Paths()
+	asked := errors.Is(err, errPingsDone) || errors.Is(err, errUntilDirect)
+	if !asked && ctx.Err() == nil {
+		err = broken(p.link, err, p.timeout)
+	}
 	p.end() // so that done comes last
 	p.emit(done)
 	endless := p.count == 0 && !p.untilDirect
@@ -224,10 +228,7 @@ func (p *pinger) finish(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return errInterrupted
 	}
-	if why != nil {
-		err = fmt.Errorf("the link broke: %w", why)
-	}
-	return dialFailure(err, p.timeout)
+	return err
 }
 
 func noPath(tried []peerconn.PathReport) error {

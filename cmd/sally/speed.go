@@ -77,10 +77,10 @@ func (inv *invocation) measure(ctx context.Context, link *peerconn.Link, end fun
 	unwatch()
 	inv.progress("")
 	if err != nil {
-		if why := whyEnded(link); why != nil && ctx.Err() == nil {
-			return dialFailure(fmt.Errorf("the link broke: %w", why), inv.Duration("timeout"))
+		if ctx.Err() != nil {
+			return errInterrupted
 		}
-		return interruptedOr(ctx, fmt.Errorf("measuring: %w", err))
+		return broken(link, fmt.Errorf("measuring: %w", err), inv.Duration("timeout"))
 	}
 	done := speedDoneEvent{
 		Bytes: total, MbitPerS: mbitPerSecond(total, took), Path: newPath(link.Path()),
