@@ -41,6 +41,7 @@ type route struct {
 	target  atomic.Pointer[target] // where data goes; nil while signalling
 	hedge   atomic.Pointer[target] // where data goes too, while target is in doubt
 	silence silence
+	hush    hush
 	tail    tail
 	wakeup  chan struct{}
 	driving sync.Mutex // held by drive, taken before mu
@@ -262,12 +263,16 @@ func (r *route) step(now time.Time) time.Duration {
 	if r.silence.suspicious(now, r.active.RTT) {
 		r.doubt(now)
 	}
+	ended, look := r.hush.look(now)
+	if t := r.target.Load(); ended && t != nil {
+		r.session.Probe(now, t.path)
+	}
 	r.mu.Unlock()
 	wait := idleStep
 	if next := r.drive(now); !next.IsZero() {
 		wait = max(0, next.Sub(now))
 	}
-	return min(wait, r.silence.next())
+	return min(wait, look, r.silence.next())
 }
 
 // drive sends the checks that are due and then chooses the path, in this order:

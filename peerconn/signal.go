@@ -22,7 +22,7 @@ const (
 	maxFlightSize  = 2600                  // bytes that fit into an offer beside its candidates
 	// A call is kept this long after a real path was found: the other side may
 	// have none yet.
-	callLinger = 3 * time.Second
+	callLinger = 1500 * time.Millisecond
 )
 
 // firstFlight waits for what QUIC writes first and takes it for the offer or

@@ -179,6 +179,9 @@ func (s *socket) sortQUIC(p holepunch.Path, from net.Addr) net.Addr {
 	switch {
 	case r != nil:
 		r.received(p)
+		if r.hush.heard() {
+			r.wake()
+		}
 		return r.virtual
 	case known && p.Base == 0:
 		return from

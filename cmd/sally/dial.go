@@ -37,8 +37,11 @@ Examples:
 			defer c.close()
 			end := inv.watch(c.link, nil)
 			err = inv.dialPipe(ctx, c.link)
-			if err != nil {
-				err = interruptedOr(ctx, err)
+			switch {
+			case err != nil && ctx.Err() != nil:
+				err = errInterrupted
+			case err != nil:
+				err = broken(c.link, err, inv.Duration("timeout"))
 			}
 			end()
 			inv.emit(closedEvent{Peer: c.link.Peer(), Why: whyClosed(err)})
