@@ -65,7 +65,7 @@ func TestThirdHost(t *testing.T) {
 }
 
 // maxTowardsStranger bounds what a host sends to an address that never proved to
-// be the caller's, per attack: SECURITY.md, "probes capped".
+// be the caller's, per attack: docs/security.md, "Point you at others".
 const maxTowardsStranger = 600
 
 func runThirdHost(t *testing.T, calls int, reflect bool) {

@@ -101,8 +101,8 @@ func (f Families) Has(a netip.Addr) bool {
 // and connection trackers parse what goes there.
 const MinPort = 1024
 
-// forbidden is the deny list of SECURITY.md without the networks that peers do live
-// in: private and shared ones (RFC 1918, 4193, 6598: a LAN, a carrier) and those for
+// forbidden is never punched to. Special networks that peers do live in are left
+// out of it: private and shared ones (RFC 1918, 4193, 6598: a LAN, a carrier) and those for
 // documentation and benchmarks (RFC 5737, 3849, 9637, 2544: never routed, used by labs).
 var forbidden = mustPrefixes(
 	"0.0.0.0/8",      // this network, RFC 1122

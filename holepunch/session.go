@@ -41,7 +41,7 @@ type SessionConfig struct {
 
 	Pace      time.Duration // between rounds at first; 0: 20 ms
 	Duration  time.Duration // how long an unanswered pair is checked; 0: 10 s
-	Keepalive time.Duration // of paths in use when idle; 0: 15 s; negative: off
+	Keepalive time.Duration // of paths in use; 0: 15 s; negative: off
 }
 
 // The timing of a session beyond its Config.
@@ -217,16 +217,6 @@ func (s *Session) RemoveBase(now time.Time, base Base, why error) {
 // SetActive says which path carries the data: it is kept alive whatever else is.
 func (s *Session) SetActive(p Path) {
 	s.active = Path{p.Base, unmap(p.Remote)}
-}
-
-// Touch says that payload went both ways over p just now: its keepalive is
-// postponed. Without it a keepalive is sent every SessionConfig.Keepalive.
-func (s *Session) Touch(now time.Time, at Path) {
-	p := s.lookup(at)
-	if p == nil || p.state != Confirmed || p.run.tries > 0 || p.run.next.IsZero() {
-		return
-	}
-	p.run.next = now.Add(s.cfg.Keepalive) // later than it was: the cached deadline stays valid
 }
 
 // Probe checks p with four probes in quick succession, and fails it when none is answered in the
