@@ -69,7 +69,7 @@ func TestCrossedDials(t *testing.T) {
 
 // TestCrossedDialsManySeeds varies everything that a seed varies, and the delay.
 func TestCrossedDialsManySeeds(t *testing.T) {
-	for seed := range 100 {
+	for seed := range few(100) {
 		synctest.Test(t, func(t *testing.T) {
 			runCrossed(t, seed, time.Duration(seed*7919%90)*time.Millisecond, seed%2 == 0)
 		})

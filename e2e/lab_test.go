@@ -258,6 +258,15 @@ func askOn(s *peerconn.Stream) error {
 	return err
 }
 
+// few is n, or a tenth of it with -short: the race detector makes a dial ten times as
+// slow, and looks at the same code in each.
+func few(n int) int {
+	if testing.Short() {
+		return max(n/10, 2)
+	}
+	return n
+}
+
 func newIdentity(t *testing.T) *sallyport.Identity {
 	t.Helper()
 	id, err := sallyport.NewIdentity()

@@ -45,7 +45,7 @@ const ms = time.Millisecond
 func TestStealingNATs(t *testing.T) {
 	var table strings.Builder
 	for _, g := range geometries {
-		const seeds = 25
+		seeds := few(25)
 		direct, slowest := 0, time.Duration(0)
 		for seed := range seeds {
 			synctest.Test(t, func(t *testing.T) {

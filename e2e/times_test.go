@@ -45,7 +45,7 @@ func TestTimes(t *testing.T) {
 		for _, loss := range []float64{0, 0.05} {
 			var all []times
 			want, _ := expected(pair[0], pair[1])
-			for seed := range timeSeeds {
+			for seed := range few(timeSeeds) {
 				synctest.Test(t, func(t *testing.T) { all = append(all, timeOne(t, pair, loss, uint64(seed), want)) })
 			}
 			fmt.Fprintf(&table, "%-34s %4.0f%%  %15s %15s %15s   %v\n", fmt.Sprintf("%s × %s", pair[0], pair[1]), loss*100,

@@ -74,6 +74,9 @@ func transferNet(seed uint64, loss float64) natlab.Config {
 func TestTransferAcrossSwitch(t *testing.T) {
 	for _, load := range []string{"half", "full"} {
 		for _, loss := range []float64{0, 0.01, 0.05} {
+			if loss == 0.01 && testing.Short() {
+				continue // between the two others
+			}
 			for _, oneWay := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s_load_loss_%v_one_way_%v", load, loss, oneWay), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) { runTransfer(t, load == "full", loss, oneWay) })
