@@ -172,8 +172,6 @@ func newSegment(in *Internet, gateway *Router) *segment {
 	return &segment{in: in, gateway: gateway, hosts: map[netip.Addr]*Link{}, routes: map[netip.Prefix]*Link{}}
 }
 
-func (s *segment) inside() *segment { return s }
-
 // route sends packets for p to the router on l.
 func (s *segment) route(p netip.Prefix, l *Link) {
 	if o := s.routes[p]; o != nil {
